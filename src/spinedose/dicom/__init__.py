@@ -1,0 +1,1 @@
+"""DICOM in and out: the only room that knows pydicom and millimetres."""

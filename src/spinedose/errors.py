@@ -1,0 +1,76 @@
+"""Every error and warning that spinedose raises on purpose.
+
+::
+
+    SpinedoseError                  something a user can understand and mend
+    ├── InvalidInput                a file or argument is wrong, incomplete or contradicts itself
+    │   └── UnreadableFile          not DICOM, truncated, empty, or of another kind than asked for
+    ├── UnsupportedPlan             a plan that is right, but that this engine does not compute (wedge, electrons, ...)
+    ├── UnknownMachine              no beam data for this treatment machine or energy
+    ├── BeamDataError               a machine file is wrong
+    ├── BackendUnavailable          the asked-for device cannot be used here
+    └── NumericalError              a promise of the engine was broken (a bug: please report it)
+
+    SpinedoseWarning                the computation goes on, and the warning is carried in the result
+
+A message reads: problem (why it is one). What to do. Example::
+
+    Beam 3 'LAO' has an enhanced dynamic wedge (its fluence is not modelled). Replan without the wedge, or leave the beam out.
+"""
+
+from __future__ import annotations
+
+
+class SpinedoseError(Exception):
+    """Base of all errors; `str(error)` reads PROBLEM (WHY) WHAT TO DO.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, with the name of the thing; no full stop.
+    why : str
+        Why that is a problem; no full stop. May be empty when it goes without saying.
+    advice : str
+        What the user can do; no full stop.
+    """
+
+    def __init__(self, problem: str, why: str = "", advice: str = "") -> None:
+        self.problem, self.why, self.advice = problem, why, advice
+        text = problem + (f" ({why})" if why else "") + "."
+        super().__init__(text + (f" {advice}." if advice else ""))
+
+    def __reduce__(self) -> tuple[type[SpinedoseError], tuple[str, str, str]]:
+        """Pickle with all three parts, so that worker processes hand errors on unharmed."""
+        return type(self), (self.problem, self.why, self.advice)
+
+
+class InvalidInput(SpinedoseError, ValueError):
+    """A file or argument is wrong, incomplete or contradicts itself."""
+
+
+class UnreadableFile(InvalidInput):
+    """A file is not DICOM, is truncated or empty, or is of another kind than asked for."""
+
+
+class UnsupportedPlan(SpinedoseError):
+    """The plan is right, but holds something that this engine does not compute."""
+
+
+class UnknownMachine(SpinedoseError):
+    """There are no beam data for this treatment machine or energy."""
+
+
+class BeamDataError(SpinedoseError):
+    """A machine or beam file is wrong."""
+
+
+class BackendUnavailable(SpinedoseError):
+    """The asked-for device cannot be used on this computer."""
+
+
+class NumericalError(SpinedoseError):
+    """A promise of the engine was broken: not a number, lost energy. This is a bug."""
+
+
+class SpinedoseWarning(UserWarning):
+    """Something that the reader of the result must know; carried in the result's `warnings`."""

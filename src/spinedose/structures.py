@@ -213,8 +213,9 @@ TABLE_OPENING_CM = 0.6
 def skin_mask(hu: Volume) -> Volume:
     """The patient by threshold, for want of a drawn outline; the caller must warn.
 
-    Voxels above -350 HU with the lungs that they enclose; thin sheets cut off (a morphological opening in each slice, as
-    far as that removes a couch top); the largest connected part; its rounded-off corners restored; every slice filled.
+    Voxels above -350 HU with the lungs that they enclose; thin sheets cut off (a morphological opening in each slice,
+    as far as that removes a couch top); the largest connected part; its rounded-off corners restored; every slice
+    filled.
 
     Parameters
     ----------

@@ -1,0 +1,1 @@
+"""Pure comparisons of dose volumes: dose-volume histograms, gamma, metrics."""

@@ -16,7 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from spinedose._version import __version__
-from spinedose.dicom._reading import PathLike
+from spinedose.dicom._reading import PathLike, quiet_pydicom
 from spinedose.errors import InvalidInput
 from spinedose.plan import Identity
 
@@ -59,6 +59,27 @@ def new_dataset(
     pydicom.Dataset
         With its `file_meta`, in explicit VR little endian. Further elements are the caller's.
     """
+    with quiet_pydicom():  # identifiers are copied as they are, even where their form is not what the standard asks
+        return _new_dataset(
+            sop_class_uid,
+            modality,
+            identity,
+            sop_instance_uid,
+            series_instance_uid,
+            series_description,
+            frame_of_reference_uid,
+        )
+
+
+def _new_dataset(
+    sop_class_uid: str,
+    modality: str,
+    identity: Identity,
+    sop_instance_uid: str,
+    series_instance_uid: str,
+    series_description: str,
+    frame_of_reference_uid: str,
+) -> Dataset:
     now = datetime.datetime.now()
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -118,7 +139,7 @@ def decimal(value: float) -> str:
     if not np.isfinite(value):
         raise InvalidInput(f"{value} cannot be written to DICOM", "a decimal string holds finite numbers only")
     text = str(format_number_as_ds(value))
-    return text[:-2] if text.endswith(".0") else text
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def decimals(values: ArrayLike) -> list[str]:
@@ -149,7 +170,7 @@ def save_aside(dataset: Dataset, path: PathLike) -> Path:
     path = Path(path)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with aside.open("xb") as file:
+        with quiet_pydicom(), aside.open("xb") as file:
             dataset.save_as(file, enforce_file_format=True)
             file.flush()
             os.fsync(file.fileno())

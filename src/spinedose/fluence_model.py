@@ -1,0 +1,422 @@
+"""The model of the treatment head: what the fluence stage of every backend computes, without its loops over pixels.
+
+The equations are in `docs/theory/fluence.md`; the numbers (1), (2) ... below refer to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose.machine import BeamModel, Jaw, Machine
+from spinedose.segments import Segments
+
+Array = NDArray[np.float64]
+Maps = NDArray[np.float32]
+
+TIP_POINTS = 1024
+"""Points of the tabulated leaf tip; its running integrals are then good to 1e-4 cm."""
+
+LARGEST_MARGIN_CM = 12.0
+"""No raster reaches further than this beyond the jaws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """Square pixels on the isocentre plane, parallel to the axes of the collimator system.
+
+    Parameters
+    ----------
+    x_cm, y_cm : float
+        Centre of the first pixel [cm].
+    pixel_cm : float
+        Side of a pixel [cm].
+    nx, ny : int
+        Number of pixels along x and y.
+    """
+
+    x_cm: float
+    y_cm: float
+    pixel_cm: float
+    nx: int
+    ny: int
+
+    def __post_init__(self) -> None:
+        assert self.pixel_cm > 0 and self.nx > 0 and self.ny > 0
+
+    @property
+    def xs_cm(self) -> Array:
+        """Pixel centres along x (nx,) [cm]."""
+        return self.x_cm + self.pixel_cm * np.arange(self.nx, dtype=np.float64)
+
+    @property
+    def ys_cm(self) -> Array:
+        """Pixel centres along y (ny,) [cm]."""
+        return self.y_cm + self.pixel_cm * np.arange(self.ny, dtype=np.float64)
+
+    @classmethod
+    def covering(cls, x_cm: tuple[float, float], y_cm: tuple[float, float], pixel_cm: float) -> Raster:
+        """The raster whose pixel centres are whole multiples of the pixel and cover two intervals [cm]."""
+        low = [math.floor(v[0] / pixel_cm + 1e-6) for v in (x_cm, y_cm)]
+        high = [math.ceil(v[1] / pixel_cm - 1e-6) for v in (x_cm, y_cm)]
+        return cls(low[0] * pixel_cm, low[1] * pixel_cm, pixel_cm, high[0] - low[0] + 1, high[1] - low[1] + 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FluenceMaps:
+    """What leaves the treatment head in each of `n` segments, on the isocentre plane in the collimator system.
+
+    One unit of `photon` is the primary energy fluence that 1 MU makes on the axis of a fully open field; a large field
+    has 1 + w there, w being the weight of the extra-focal source (1). Outside the rasters the fluence counts as zero.
+
+    Parameters
+    ----------
+    photon : ndarray float32, shape (n, ny, nx)
+        Photon energy fluence times meterset [unit above times MU], averaged over the voxel's footprint. Made for
+        bilinear interpolation between pixel centres: the blur of pixel and interpolation is taken out beforehand.
+    raster : Raster
+        Pixels of `photon`.
+    electron : ndarray float32, shape (n, my, mx)
+        Contaminating electrons: their dose at the surface on the ray through the pixel, in the unit of `photon` times
+        cm^2/g (the unit in which energy fluence times mu/rho is TERMA).
+    electron_raster : Raster
+        Pixels of `electron`, coarser, over the same area.
+    """
+
+    photon: Maps
+    raster: Raster
+    electron: Maps
+    electron_raster: Raster
+
+    def __post_init__(self) -> None:
+        for maps, raster in ((self.photon, self.raster), (self.electron, self.electron_raster)):
+            assert maps.ndim == 3 and maps.shape[1:] == (raster.ny, raster.nx) and maps.dtype == np.float32
+        assert len(self.photon) == len(self.electron)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeafTip:
+    """How much of the beam a rounded leaf end takes away, against the distance behind the tip; equations (3) to (5).
+
+    Parameters
+    ----------
+    step_cm : float
+        Distance between table points, at the isocentre plane [cm].
+    coverage : ndarray, shape (k,)
+        1 minus the transmission, at distances 0, step, 2 step ... behind the tip. 0 in front of the tip; behind the
+        last point the last value counts.
+    first_integral, second_integral : ndarray, shape (k,)
+        Running integrals of `coverage` [cm] and of that [cm^2], both 0 at the tip.
+    """
+
+    step_cm: float
+    coverage: Array
+    first_integral: Array
+    second_integral: Array
+
+    def __post_init__(self) -> None:
+        assert len(self.coverage) == len(self.first_integral) == len(self.second_integral) >= 2
+        assert self.coverage[0] == 0 and bool(np.all(np.diff(self.coverage) >= 0))
+
+    @property
+    def leakage_width_cm(self) -> float:
+        """Width of an open strip that would pass what the rounding of one tip passes (6), isocentre plane [cm]."""
+        full = float(self.coverage[-1])
+        length = self.step_cm * (len(self.coverage) - 1)
+        return length - float(self.first_integral[-1]) / full
+
+
+def leaf_tip(machine: Machine, beam_model: BeamModel) -> LeafTip:
+    """Tabulate the leaf end: chord length through a circle, then transmission, then its running integrals; (3) to (5).
+
+    Parameters
+    ----------
+    machine : Machine
+        Gives the shape of the leaf.
+    beam_model : BeamModel
+        Gives its attenuation and mean transmission.
+
+    Returns
+    -------
+    LeafTip
+    """
+    mlc, mu = machine.mlc, beam_model.leaf_attenuation_per_cm
+    radius, half = mlc.tip_radius_cm, 0.5 * mlc.thickness_cm
+    depth_of_arc = radius - math.sqrt(radius**2 - half**2)
+    if depth_of_arc <= 0:
+        depth_of_arc = 1e-6
+    magnification = machine.sad_cm / mlc.plane_cm
+    behind = np.linspace(0.0, depth_of_arc, TIP_POINTS)
+    chord = 2 * np.sqrt(np.maximum(behind * (2 * radius - behind), 0.0))
+    chord[-1] = mlc.thickness_cm
+    leak = interleaf_share(machine, beam_model)
+    transmission = (1 - leak) * np.exp(-mu * chord) + leak * np.exp(-0.5 * mu * chord)
+    coverage = 1 - transmission
+    step = depth_of_arc * magnification / (TIP_POINTS - 1)
+    first = np.concatenate([[0.0], np.cumsum(0.5 * (coverage[1:] + coverage[:-1]) * step)])
+    # Exact for coverage that is linear between the points, like the first integral.
+    second = np.concatenate([[0.0], np.cumsum(first[:-1] * step + (2 * coverage[:-1] + coverage[1:]) * step**2 / 6)])
+    return LeafTip(step, coverage, first, second)
+
+
+def interleaf_share(machine: Machine, beam_model: BeamModel) -> float:
+    """Share of the leaf's width that counts as half its height, so that the mean transmission comes out right (4)."""
+    solid = math.exp(-beam_model.leaf_attenuation_per_cm * machine.mlc.thickness_cm)
+    return max(0.0, (beam_model.mlc_transmission - solid) / (math.sqrt(solid) - solid))
+
+
+def dosimetric_leaf_gap_cm(machine: Machine, beam_model: BeamModel) -> float:
+    """Width by which a sliding gap acts wider than its nominal width (7), at the isocentre plane [cm]."""
+    return 2 * (beam_model.leaf_offset_cm + leaf_tip(machine, beam_model).leakage_width_cm)
+
+
+def physical_tips(leaf_cm: Array, beam_model: BeamModel) -> Array:
+    """Nominal leaf positions to physical tips (2).
+
+    Parameters
+    ----------
+    leaf_cm : ndarray, shape (n, 2, p)
+        Nominal positions of bank 1 and 2 [cm].
+    beam_model : BeamModel
+        Gives the leaf offset.
+
+    Returns
+    -------
+    ndarray, shape (n, 2, p)
+        Physical tips [cm]. Tips that would overlap touch at the middle instead.
+    """
+    tips = np.array(leaf_cm, dtype=np.float64)
+    tips[:, 0] -= beam_model.leaf_offset_cm
+    tips[:, 1] += beam_model.leaf_offset_cm
+    middle = 0.5 * (tips[:, 0] + tips[:, 1])
+    tips[:, 0] = np.minimum(tips[:, 0], middle)
+    tips[:, 1] = np.maximum(tips[:, 1], middle)
+    return tips
+
+
+def projected_blur_cm(sad_cm: float, plane_cm: float) -> float:
+    """How far a shift of the source by 1 cm moves the shadow of a plane on the isocentre plane (8) [cm]."""
+    return (sad_cm - plane_cm) / plane_cm
+
+
+def backscatter_factor(machine: Machine, beam_model: BeamModel, segments: Segments) -> Array:
+    """Output change, shape (n,), by backscatter from the upper jaws into the monitor (14); 1 with these jaws open."""
+    jaws = [(jaw.plane_cm, position) for jaw, position in _jaws(machine, segments).values() if position is not None]
+    if not jaws or beam_model.monitor_backscatter == 0:
+        return np.ones(len(segments))
+    _, position = min(jaws, key=lambda item: item[0])
+    covered = 1 - np.clip((position[:, 1] - position[:, 0]) / machine.largest_field_cm, 0, 1)
+    return 1 / (1 + beam_model.monitor_backscatter * covered)
+
+
+def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segments, x_cm: Array, y_cm: Array) -> Array:
+    """Share of the extra-focal source that points of the isocentre plane see, equations (11) to (13).
+
+    Parameters
+    ----------
+    machine, beam_model : Machine, BeamModel
+        The head.
+    segments : Segments
+        `n` segments; the travel of leaves within a segment is averaged over.
+    x_cm, y_cm : ndarray, shapes (mx,), (my,)
+        Grid of points [cm].
+
+    Returns
+    -------
+    ndarray, shape (n, my, mx)
+        Between 0 and 1.
+    """
+    n = len(segments)
+    source = beam_model.extra_focal
+    jaws = _jaws(machine, segments)
+    limits: dict[str, tuple[Array, Array]] = {}
+    points = {"x": x_cm, "y": y_cm}
+    for axis in ("x", "y"):
+        jaw, position = jaws.get(axis, (None, None))
+        if jaw is None or position is None:
+            limits[axis] = (np.full((n, len(points[axis])), -np.inf), np.full((n, len(points[axis])), np.inf))
+        else:
+            lo, hi = (
+                _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, side, None], points[axis])
+                for side in (0, 1)
+            )
+            limits[axis] = (lo, hi)
+    by_jaws = {axis: _between(*limits[axis], source.sigma_cm) for axis in limits}
+    seen = by_jaws["y"][:, :, None] * by_jaws["x"][:, None, :]
+    if segments.leaf_start_cm is None or segments.leaf_end_cm is None or segments.leaf_boundaries_cm is None:
+        return seen
+    along, across = ("x", "y") if segments.leaf_axis == "x" else ("y", "x")
+    points = {"x": x_cm, "y": y_cm}
+    plane = machine.mlc.plane_cm
+    edges = np.concatenate([[-np.inf], segments.leaf_boundaries_cm, [np.inf]])
+    side = _on_source(machine, source.distance_cm, plane, edges[:, None], points[across])
+    low, high = (part[:, None, :] for part in limits[across])
+    rows = _between(np.maximum(side[None, :-1], low), np.minimum(side[None, 1:], high), source.sigma_cm)
+    start, end = (physical_tips(leaf, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
+    travel = float(np.abs(end - start).max())
+    # The source is centimetres wide, so half a centimetre of travel may be taken at its middle.
+    times = max(1, min(24, math.ceil(travel / 0.5)))
+    low, high = (part[:, None, :] for part in limits[along])
+    open_ = 0.0
+    for k in range(times):
+        tips = start + (end - start) * ((k + 0.5) / times)
+        tip = [_on_source(machine, source.distance_cm, plane, tips[:, bank, :, None], points[along]) for bank in (0, 1)]
+        columns = _between(np.maximum(tip[0], low), np.minimum(tip[1], high), source.sigma_cm)
+        # Beyond the outermost leaves there is no leaf.
+        beyond = by_jaws[along][:, None, :]
+        columns = np.concatenate([beyond, columns, beyond], axis=1)
+        share = np.matmul(rows.transpose(0, 2, 1), columns)
+        open_ = open_ + (share if along == "x" else share.transpose(0, 2, 1)) / times
+    return open_ + beam_model.mlc_transmission * (seen - open_)
+
+
+def fluence_raster(
+    segments: Segments,
+    machine: Machine,
+    beam_model: BeamModel,
+    *,
+    pixel_cm: float = 0.1,
+    margin_cm: float = 2.0,
+    negligible: float = 0.002,
+) -> Raster:
+    """The smallest raster outside of which nothing matters.
+
+    Parameters
+    ----------
+    segments : Segments
+        Segments of one beam.
+    machine, beam_model : Machine, BeamModel
+        The head.
+    pixel_cm : float
+        Side of a pixel [cm]; at most 0.4 of the voxel.
+    margin_cm : float
+        Least distance kept beyond the jaws [cm], for penumbra and voxel size.
+    negligible : float
+        Fluence, relative to the open beam, that may be left out at each point: leakage through jaws and leaves and the
+        tails of the extra-focal source.
+
+    Returns
+    -------
+    Raster
+        One for all segments.
+    """
+    full = 0.5 * machine.largest_field_cm + margin_cm
+    leaves, edges = segments.leaf_start_cm, segments.leaf_boundaries_cm
+    jaws = _jaws(machine, segments)
+    reach: dict[str, tuple[float, float]] = {}
+    for axis in ("x", "y"):
+        _, position = jaws.get(axis, (None, None))
+        reach[axis] = (-full, full) if position is None else (float(position[:, 0].min()), float(position[:, 1].max()))
+    transmission = {"x": beam_model.jaw_x_transmission, "y": beam_model.jaw_y_transmission}
+    wide: dict[str, list[float]] = {}
+    for axis in ("x", "y"):
+        _, position = jaws.get(axis, (None, None))
+        if position is None:
+            wide[axis] = [-full, full]
+            continue
+        wide[axis] = []
+        for side, sign in ((0, -1), (1, 1)):
+            edge = reach[axis][side]
+            margin = _extra_focal_margin(machine, beam_model, segments, axis, side, margin_cm, negligible)
+            leak = transmission[axis]
+            if leaves is not None and edges is not None and _is_shaded(segments, reach, axis, sign, margin_cm):
+                leak *= beam_model.mlc_transmission
+            limit = edge + sign * margin
+            wide[axis].append(sign * max(sign * limit, full) if leak > negligible else limit)
+    return Raster.covering((wide["x"][0], wide["x"][1]), (wide["y"][0], wide["y"][1]), pixel_cm)
+
+
+def electron_raster(raster: Raster, pixel_cm: float = 0.5) -> Raster:
+    """A coarser raster over the same area, for the broad electron maps."""
+    return Raster.covering(
+        (float(raster.xs_cm[0]), float(raster.xs_cm[-1])), (float(raster.ys_cm[0]), float(raster.ys_cm[-1])), pixel_cm
+    )
+
+
+def _jaws(machine: Machine, segments: Segments) -> dict[str, tuple[Jaw, Array]]:
+    """Jaws that the machine has and the segments place, by axis."""
+    found = {}
+    for axis, jaw, position in (("x", machine.jaw_x, segments.jaw_x_cm), ("y", machine.jaw_y, segments.jaw_y_cm)):
+        if jaw is not None and position is not None:
+            found[axis] = (jaw, position)
+    return found
+
+
+def _on_source(machine: Machine, source_cm: float, plane_cm: float, edge_cm: Array, point_cm: Array) -> Array:
+    """Project an edge from points of the isocentre plane onto the plane of the source (11) [cm]."""
+    a = (plane_cm - source_cm) / (machine.sad_cm - source_cm)
+    return (edge_cm * (plane_cm / machine.sad_cm) - a * point_cm) / (1 - a)
+
+
+def _between(low: Array, high: Array, sigma: float) -> Array:
+    """Share of a Gaussian of mean 0 between two limits; 0 where they cross."""
+    from scipy.special import ndtr
+
+    share: Array = np.maximum(ndtr(high / sigma) - ndtr(low / sigma), 0.0)
+    return share
+
+
+def _extra_focal_margin(
+    machine: Machine,
+    beam_model: BeamModel,
+    segments: Segments,
+    axis: str,
+    side: int,
+    least_cm: float,
+    negligible: float,
+) -> float:
+    """Distance beyond a jaw where what is seen of the extra-focal source becomes negligible [cm]."""
+    source = beam_model.extra_focal
+    jaws = _jaws(machine, segments)
+    sign = (-1, 1)[side]
+    other = "y" if axis == "x" else "x"
+    ahead: Array = np.ones(len(segments))
+    if other in jaws:
+        jaw, position = jaws[other]
+        middle = position.mean(axis=1)
+        ahead = _between(
+            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 0], middle),
+            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 1], middle),
+            source.sigma_cm,
+        )
+    jaw, position = jaws[axis]
+    edge = position[:, side].max() if sign > 0 else position[:, side].min()
+    margin = least_cm
+    while margin < LARGEST_MARGIN_CM:
+        point = np.full(len(segments), edge + sign * margin)
+        beside = _between(
+            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 0], point),
+            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 1], point),
+            source.sigma_cm,
+        )
+        if source.weight * float((ahead * beside).max()) <= negligible:
+            break
+        margin += 0.5
+    return margin
+
+
+def _is_shaded(
+    segments: Segments, reach: dict[str, tuple[float, float]], axis: str, sign: int, margin_cm: float
+) -> bool:
+    """Whether leaves shade all that lies more than a margin beyond the jaw on one side."""
+    assert segments.leaf_start_cm is not None and segments.leaf_end_cm is not None
+    assert segments.leaf_boundaries_cm is not None
+    low, high = segments.leaf_boundaries_cm[:-1], segments.leaf_boundaries_cm[1:]
+    edge = reach[axis][0 if sign < 0 else 1] + sign * margin_cm
+    if axis != segments.leaf_axis:
+        beyond = low >= edge if sign > 0 else high <= edge
+        gaps = [
+            leaf[:, 1][:, beyond] - leaf[:, 0][:, beyond] for leaf in (segments.leaf_start_cm, segments.leaf_end_cm)
+        ]
+        # Pairs parked under a jaw keep a gap of about half a millimetre.
+        return bool(beyond.any()) and max(float(gap.max()) for gap in gaps) < 0.2
+    across = reach["y" if axis == "x" else "x"]
+    inside = (high > across[0]) & (low < across[1])
+    if across[0] < segments.leaf_boundaries_cm[0] - 1e-6 or across[1] > segments.leaf_boundaries_cm[-1] + 1e-6:
+        return False
+    bank = 0 if sign < 0 else 1
+    tips = [leaf[:, bank][:, inside] for leaf in (segments.leaf_start_cm, segments.leaf_end_cm)]
+    return all(bool(np.all(tip <= edge)) if sign > 0 else bool(np.all(tip >= edge)) for tip in tips)

@@ -1,0 +1,47 @@
+"""What every benchmark result must say about itself: version, processor, threads, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _processor() -> str:
+    """The processor's own name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Keep what explains a time, and leave out the name of the computer."""
+    machine_info.clear()
+    machine_info.update(
+        processor=_processor(),
+        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        python=platform.python_version(),
+        spinedose=metadata.version("spinedose"),
+        numba=metadata.version("numba"),
+        numpy=metadata.version("numpy"),
+    )
+
+
+def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
+    """The commit alone; branch names and times of the working copy say nothing."""
+    for key in set(commit_info) - {"id", "dirty"}:
+        del commit_info[key]
+
+
+@pytest.fixture
+def peak_memory_gb() -> Any:
+    """A function that returns the largest memory this process ever held [GB]; for a true figure run the case alone."""
+    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -292,7 +292,8 @@ def _read_inputs(
     )
     regions = read_structures(structures) if structures is not None else None
     planned = read_dose(like) if like is not None else None
-    return _Inputs(treatment, read_ct(ct, missing_slices=missing_slices), regions, planned)
+    image = read_ct(ct, missing_slices=missing_slices, patient_position=patient_position)
+    return _Inputs(treatment, image, regions, planned)
 
 
 def _compute(

@@ -48,9 +48,7 @@ class CtImage:
     uid, frame_of_reference_uid : str
         Series instance UID and frame of reference; empty when absent.
     saturated_voxels : int
-        Voxels at the top of the stored scale, where the true CT number is unknown.
-    saturation_hu : float or None
-        CT number at the top of the stored scale [HU]: voxels that reach it are saturated. None when it is not known.
+        Voxels at the top of the stored scale, where the true CT number is unknown; they have the highest CT number.
     warnings : tuple of str
         What the reader of a result must know.
     """
@@ -60,7 +58,6 @@ class CtImage:
     uid: str = ""
     frame_of_reference_uid: str = ""
     saturated_voxels: int = 0
-    saturation_hu: float | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -457,7 +454,7 @@ def build_density(
     slices, rows, columns = reach = tuple(_overlapping(source, grid, axis) for axis in range(3))
     into, across, along = (_overlap_matrix(source, grid, axis, reach[axis]) for axis in range(3))
     patches, warnings = _patches(ct, curve, structures)
-    top = np.inf if ct.saturation_hu is None else ct.saturation_hu
+    top = float(ct.hu.values.max()) if ct.saturated_voxels else np.inf
     mass, electron = np.zeros(grid.shape), np.zeros(grid.shape)
     saturated = doubtful = 0.0
     used = [0.0] * len(patches)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -775,3 +776,14 @@ def _freeze(instance: Any, *names: str) -> None:
 def _prove(holds: bool | np.bool_, problem: str, why: str = "", advice: str = "") -> None:
     if not holds:
         raise BeamDataError(problem, why, advice)
+
+
+class _Room(ModuleType):
+    """This module, callable: `spinedose.machine(...)` is a name of the face and this room at once."""
+
+    def __call__(self, name_or_file: str | Path) -> Machine:
+        """Read a machine; see `read_machine`."""
+        return read_machine(name_or_file)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -247,12 +247,12 @@ class TestOverrides:
 
 
 class TestTopOfTheScale:
-    def _ct(self, top: float | None = None) -> CtImage:
+    def _ct(self, highest: int = 3071, saturated: int = 0) -> CtImage:
         ct = _water()
         hu = ct.hu.values.copy()
-        hu[2, 3, 4:7] = 3071
-        hu[2, 5, 5] = 1500
-        return CtImage(Volume(ct.hu.grid, hu), saturation_hu=top)
+        hu[2, 3, 4:7] = highest
+        hu[2, 5, 5] = 1450
+        return CtImage(Volume(ct.hu.grid, hu), saturated_voxels=saturated)
 
     def test_is_counted_and_warned(self) -> None:
         ct = self._ct()
@@ -271,9 +271,11 @@ class TestTopOfTheScale:
         assert found.mass.values[2, 3, 5] == pytest.approx(4.5)
 
     def test_a_scale_that_ends_below_the_curve(self) -> None:
-        ct = self._ct(top=1500)
+        ct = self._ct(highest=1500, saturated=3)
         found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE)
-        assert found.saturated_cm3 == pytest.approx(4 * 0.2 * 0.2 * 0.4)
+        assert found.saturated_cm3 == pytest.approx(3 * 0.2 * 0.2 * 0.4)
+        ct = self._ct(highest=1500)
+        assert build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE).saturated_cm3 == 0
 
     def test_outside_the_body_it_does_not_matter(self) -> None:
         ct = self._ct()

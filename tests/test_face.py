@@ -1,0 +1,117 @@
+"""The names that spinedose promises, and that asking for them is quick."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import types
+
+import pytest
+
+import spinedose
+
+FACE = {
+    "Beam",
+    "CtImage",
+    "Dose",
+    "Grid",
+    "InvalidInput",
+    "Plan",
+    "Settings",
+    "SpinedoseError",
+    "Structure",
+    "StructureSet",
+    "UnknownMachine",
+    "UnsupportedPlan",
+    "Volume",
+    "__version__",
+    "compute_dose",
+    "list_machines",
+    "machine",
+    "read_ct",
+    "read_dose",
+    "read_plan",
+    "read_structures",
+}
+
+HEAVY = ("numba", "scipy", "pydicom", "matplotlib", "rich", "cupy")
+"""Libraries that take a good part of the half second in which `import spinedose` must be done."""
+
+IS_ENGINE_HERE = importlib.util.find_spec("spinedose.engine") is not None
+needs_engine = pytest.mark.skipif(not IS_ENGINE_HERE, reason="the engine is not part of this version")
+
+
+def _run(code: str) -> str:
+    """What fresh Python prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_face_is_pinned() -> None:
+    assert set(spinedose.__all__) == FACE
+    assert len(spinedose.__all__) == len(FACE)
+    assert dir(spinedose) == sorted(FACE)
+
+
+@needs_engine
+@pytest.mark.parametrize("name", sorted(FACE))
+def test_every_name_is_there(name: str) -> None:
+    assert getattr(spinedose, name) is not None
+
+
+def test_other_names_are_not() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        spinedose.nonsense  # noqa: B018
+    assert not hasattr(spinedose, "_nonsense")
+
+
+def test_machine_is_a_function_whichever_way_it_was_loaded() -> None:
+    """The room `spinedose.machine` has the same name as the function, so importing the room must not hide it."""
+    for first in ("import spinedose", "import spinedose.machine", "from spinedose.machine import list_machines"):
+        code = f"""
+{first}
+import spinedose
+try:
+    spinedose.machine("no such machine")
+except spinedose.UnknownMachine:
+    print("asked")
+"""
+        assert _run(code) == "asked", first
+    assert isinstance(spinedose.machine, types.ModuleType)
+    assert callable(spinedose.machine)
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    loaded = _run(f"import sys, spinedose; print([name for name in {HEAVY} if name in sys.modules])")
+    assert loaded == "[]"
+    assert _run("import sys, spinedose; print('numpy' in sys.modules)") == "False"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["dose", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = ["spinedose", *{arguments}]
+from spinedose.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print([name for name in {(*HEAVY, "numpy")} if name in sys.modules])
+"""
+    assert _run(code).splitlines()[-1] == "[]"
+
+
+def test_errors_raised_are_errors_of_the_face() -> None:
+    from spinedose import errors
+
+    assert spinedose.SpinedoseError is errors.SpinedoseError
+    assert issubclass(spinedose.InvalidInput, spinedose.SpinedoseError)
+
+
+def test_the_version_is_the_installed_one() -> None:
+    from importlib import metadata
+
+    assert spinedose.__version__ == metadata.version("spinedose")

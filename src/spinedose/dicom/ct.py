@@ -480,6 +480,7 @@ def write_ct(image: CtImage, directory: PathLike, *, identity: Identity | None =
             dataset.InstanceNumber = k + 1
             dataset.PatientPosition = image.patient_position
             dataset.KVP = None
+            dataset.Laterality = ""
             dataset.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
             dataset.ImagePositionPatient = decimals([x[0], y[0], z[k]])
             dataset.PixelSpacing = decimals([dy, dx])

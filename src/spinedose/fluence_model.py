@@ -21,7 +21,10 @@ TIP_POINTS = 1024
 """Points of the tabulated leaf tip; its running integrals are then good to 1e-4 cm."""
 
 LARGEST_MARGIN_CM = 12.0
-"""No raster reaches further than this beyond the jaws."""
+"""Extra-focal fluence further than this beyond the jaws is left out."""
+
+SEGMENTS_LOOKED_AT = 24
+"""Segments of a beam that the size of its raster is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,8 @@ def leaf_tip(machine: Machine, beam_model: BeamModel) -> LeafTip:
 def interleaf_share(machine: Machine, beam_model: BeamModel) -> float:
     """Share of the leaf's width that counts as half its height, so that the mean transmission comes out right (4)."""
     solid = math.exp(-beam_model.leaf_attenuation_per_cm * machine.mlc.thickness_cm)
-    return max(0.0, (beam_model.mlc_transmission - solid) / (math.sqrt(solid) - solid))
+    missing = beam_model.mlc_transmission - solid
+    return missing / (math.sqrt(solid) - solid) if missing > 0 else 0.0
 
 
 def dosimetric_leaf_gap_cm(machine: Machine, beam_model: BeamModel) -> float:
@@ -249,7 +253,6 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
     if segments.leaf_start_cm is None or segments.leaf_end_cm is None or segments.leaf_boundaries_cm is None:
         return seen
     along, across = ("x", "y") if segments.leaf_axis == "x" else ("y", "x")
-    points = {"x": x_cm, "y": y_cm}
     plane = machine.mlc.plane_cm
     edges = np.concatenate([[-np.inf], segments.leaf_boundaries_cm, [np.inf]])
     side = _on_source(machine, source.distance_cm, plane, edges[:, None], points[across])
@@ -311,21 +314,20 @@ def fluence_raster(
         _, position = jaws.get(axis, (None, None))
         reach[axis] = (-full, full) if position is None else (float(position[:, 0].min()), float(position[:, 1].max()))
     transmission = {"x": beam_model.jaw_x_transmission, "y": beam_model.jaw_y_transmission}
+    scattered = _where_extra_focal_matters(machine, beam_model, segments, reach, negligible)
     wide: dict[str, list[float]] = {}
     for axis in ("x", "y"):
-        _, position = jaws.get(axis, (None, None))
-        if position is None:
-            wide[axis] = [-full, full]
-            continue
         wide[axis] = []
         for side, sign in ((0, -1), (1, 1)):
-            edge = reach[axis][side]
-            margin = _extra_focal_margin(machine, beam_model, segments, axis, side, margin_cm, negligible)
             leak = transmission[axis]
             if leaves is not None and edges is not None and _is_shaded(segments, reach, axis, sign, margin_cm):
                 leak *= beam_model.mlc_transmission
-            limit = edge + sign * margin
-            wide[axis].append(sign * max(sign * limit, full) if leak > negligible else limit)
+            limit = max(sign * reach[axis][side] + margin_cm, sign * scattered[axis][side])
+            if axis not in jaws:
+                limit = full
+            elif leak > negligible:
+                limit = max(limit, full)
+            wide[axis].append(sign * limit)
     return Raster.covering((wide["x"][0], wide["x"][1]), (wide["y"][0], wide["y"][1]), pixel_cm)
 
 
@@ -359,43 +361,26 @@ def _between(low: Array, high: Array, sigma: float) -> Array:
     return share
 
 
-def _extra_focal_margin(
+def _where_extra_focal_matters(
     machine: Machine,
     beam_model: BeamModel,
     segments: Segments,
-    axis: str,
-    side: int,
-    least_cm: float,
+    reach: dict[str, tuple[float, float]],
     negligible: float,
-) -> float:
-    """Distance beyond a jaw where what is seen of the extra-focal source becomes negligible [cm]."""
-    source = beam_model.extra_focal
-    jaws = _jaws(machine, segments)
-    sign = (-1, 1)[side]
-    other = "y" if axis == "x" else "x"
-    ahead: Array = np.ones(len(segments))
-    if other in jaws:
-        jaw, position = jaws[other]
-        middle = position.mean(axis=1)
-        ahead = _between(
-            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 0], middle),
-            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 1], middle),
-            source.sigma_cm,
-        )
-    jaw, position = jaws[axis]
-    edge = position[:, side].max() if sign > 0 else position[:, side].min()
-    margin = least_cm
-    while margin < LARGEST_MARGIN_CM:
-        point = np.full(len(segments), edge + sign * margin)
-        beside = _between(
-            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 0], point),
-            _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, 1], point),
-            source.sigma_cm,
-        )
-        if source.weight * float((ahead * beside).max()) <= negligible:
-            break
-        margin += 0.5
-    return margin
+) -> dict[str, tuple[float, float]]:
+    """Interval along each axis outside of which all that is seen of the extra-focal source is negligible [cm]."""
+    # Neighbouring segments look alike, and the source is broad: a few stand for all.
+    chosen = np.unique(np.linspace(0, len(segments) - 1, min(len(segments), SEGMENTS_LOOKED_AT)).astype(int))
+    points = {axis: np.arange(lo - LARGEST_MARGIN_CM, hi + LARGEST_MARGIN_CM + 0.5) for axis, (lo, hi) in reach.items()}
+    found = np.zeros((len(points["y"]), len(points["x"])), dtype=bool)
+    for k in chosen:
+        seen = visible_extra_focal(machine, beam_model, segments.part(k, k + 1), points["x"], points["y"])[0]
+        found |= beam_model.extra_focal.weight * seen > negligible
+    wanted = {}
+    for axis, across in (("x", 0), ("y", 1)):
+        inside = points[axis][found.any(axis=across)]
+        wanted[axis] = (float(inside[0]) - 1.0, float(inside[-1]) + 1.0) if len(inside) else reach[axis]
+    return wanted
 
 
 def _is_shaded(

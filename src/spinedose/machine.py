@@ -418,6 +418,12 @@ class Machine:
                 "the mean over leaves and gaps cannot be less than that through solid leaves",
                 "Raise leaf_attenuation_per_cm or mlc_transmission",
             )
+            _prove(
+                beam.mlc_transmission <= math.sqrt(solid) * (1 + 1e-9),
+                f"{where}: mlc_transmission = {beam.mlc_transmission} is more than half the leaf height passes",
+                "the leaves would be all gaps",
+                "Lower leaf_attenuation_per_cm or mlc_transmission",
+            )
             planes = [part.plane_cm for part in (self.jaw_x, self.jaw_y, self.mlc) if part is not None]
             _prove(
                 beam.extra_focal.distance_cm < min(planes), f"{where}: the extra-focal source lies below a collimator"

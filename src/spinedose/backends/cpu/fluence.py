@@ -1,0 +1,509 @@
+"""Stage A on the CPU: fluence maps of all segments of a beam; the equations are in docs/theory/fluence.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numba import get_num_threads, njit, prange
+from numpy.typing import NDArray
+
+from spinedose.errors import InvalidInput
+from spinedose.fluence_model import (
+    FluenceMaps,
+    LeafTip,
+    Raster,
+    backscatter_factor,
+    electron_raster,
+    leaf_tip,
+    physical_tips,
+    projected_blur_cm,
+    visible_extra_focal,
+)
+from spinedose.machine import BeamModel, Jaw, Machine
+from spinedose.segments import Segments
+
+Array = NDArray[np.float64]
+Maps = NDArray[np.float32]
+
+BATCH = 32
+"""Segments computed together: their maps should stay in the cache."""
+
+WINDOW_MARGIN_CM = 1.2
+"""Blur by spot and voxel is applied up to here beyond the jaws; further out nothing is sharp."""
+
+EXTRA_FOCAL_STEP_CM = 1.0
+"""Grid on which the extra-focal source is evaluated; its shadow edges are 5 cm wide, so linear interpolation does."""
+
+CELL = 5
+"""Pixels along the side of a cell in which the aperture is summed for the electrons, whose spread is centimetres."""
+
+STEEPEST_SHARPENING = 2.0
+"""Largest factor in the Fourier domain that takes out the blur of pixels, so that noise and ringing stay bounded."""
+
+
+def fluence(
+    machine: Machine,
+    beam_model: BeamModel,
+    segments: Segments,
+    raster: Raster,
+    voxel_axes: Array | None = None,
+) -> FluenceMaps:
+    """Fluence at the isocentre plane for each segment, times its meterset.
+
+    Parameters
+    ----------
+    machine, beam_model : Machine, BeamModel
+        The head.
+    segments : Segments
+        `n` segments of one beam.
+    raster : Raster
+        Pixels, from `fluence_raster`.
+    voxel_axes : ndarray, shape (n, 3, 2), optional
+        The three edges of a voxel projected on the isocentre plane, as (x, y) of the collimator system [cm]. Maps are
+        averaged over this footprint. None, or zeros, for the fluence at points.
+
+    Returns
+    -------
+    FluenceMaps
+
+    Raises
+    ------
+    InvalidInput
+        If the voxel is finer than the raster can resolve.
+    """
+    n = len(segments)
+    axes = np.zeros((n, 3, 2)) if voxel_axes is None else np.asarray(voxel_axes, dtype=np.float64)
+    assert axes.shape == (n, 3, 2)
+    _refuse_coarse_pixels(axes, raster)
+    across = "y" if segments.leaf_axis == "x" else "x"
+    leaves = _Leaves(machine, beam_model, segments, raster, across) if segments.leaf_start_cm is not None else None
+    window = _window(segments, machine, raster)
+    radius = np.hypot(raster.xs_cm[None, :], raster.ys_cm[:, None])
+    profile = beam_model.radial_fluence.at(radius).astype(np.float32)
+    scale = segments.meterset_mu * backscatter_factor(machine, beam_model, segments)
+    coarse = electron_raster(raster)
+    photon = np.empty((n, raster.ny, raster.nx), dtype=np.float32)
+    electron = np.empty((n, coarse.ny, coarse.nx), dtype=np.float32)
+    cells = [_Cells(points, raster.pixel_cm) for points in (raster.xs_cm, raster.ys_cm)]
+    spread_x, spread_y = (
+        cell.gaussian_to(points, beam_model.electrons.sigma_cm)
+        for cell, points in zip(cells, (coarse.xs_cm, coarse.ys_cm), strict=True)
+    )
+    nodes = electron_raster(raster, EXTRA_FOCAL_STEP_CM)
+    for first in range(0, n, BATCH):
+        some = slice(first, min(first + BATCH, n))
+        batch = segments.part(some.start, some.stop)
+        maps = photon[some]
+        if leaves is None:
+            maps.fill(1.0)
+        else:
+            leaves.draw(maps, some)
+            _blur(maps[window], _spot_filter(machine, beam_model, batch, window, raster))
+        jaws_x = _jaw_profile(machine, beam_model, batch, "x", raster.xs_cm, raster.pixel_cm)
+        jaws_y = _jaw_profile(machine, beam_model, batch, "y", raster.ys_cm, raster.pixel_cm)
+        sums = _shade(maps, jaws_x, jaws_y, profile, cells[1].count, cells[0].count)
+        strength = scale[some] * beam_model.electrons.weight_cm2_per_g
+        electron[some] = (spread_y @ sums @ spread_x.T) * strength[:, None, None]
+        _average_over_voxels(maps[window], axes[some], raster.pixel_cm)
+        scattered = beam_model.extra_focal.weight * visible_extra_focal(
+            machine, beam_model, batch, nodes.xs_cm, nodes.ys_cm
+        )
+        _add_scattered_and_scale(
+            maps, scattered, raster.pixel_cm / nodes.pixel_cm, *_offset_in(nodes, raster), scale[some]
+        )
+    return FluenceMaps(photon=photon, raster=raster, electron=electron, electron_raster=coarse)
+
+
+class _Leaves:
+    """Draws the multileaf collimator, averaged over pixel and over the travel within each segment, not blurred yet."""
+
+    def __init__(
+        self, machine: Machine, beam_model: BeamModel, segments: Segments, raster: Raster, across: str
+    ) -> None:
+        assert segments.leaf_start_cm is not None and segments.leaf_end_cm is not None
+        assert segments.leaf_boundaries_cm is not None
+        self.tip: LeafTip = leaf_tip(machine, beam_model)
+        self.start = physical_tips(segments.leaf_start_cm, beam_model)
+        self.end = physical_tips(segments.leaf_end_cm, beam_model)
+        self.across = across
+        points = {"x": raster.xs_cm, "y": raster.ys_cm}
+        self.first_edge_cm = float(points["y" if across == "x" else "x"][0]) - 0.5 * raster.pixel_cm
+        self.pixel_cm = raster.pixel_cm
+        self.bands = _bands(points[across], raster.pixel_cm, segments.leaf_boundaries_cm, machine.mlc.tongue_width_cm)
+        half_height = math.sqrt(beam_model.mlc_transmission)
+        self.contrast = (1 - half_height) ** 2
+
+    def draw(self, maps: Maps, some: slice) -> None:
+        """Fill maps (n, ny, nx) with the transmission of the segments `some`."""
+        first, last, row, weight = self.bands
+        tip = self.tip
+        _draw_leaves(
+            maps if self.across == "y" else maps.transpose(0, 2, 1),
+            self.start[some],
+            self.end[some],
+            first,
+            last,
+            row,
+            weight,
+            tip.step_cm,
+            tip.coverage,
+            tip.first_integral,
+            tip.second_integral,
+            tip.leakage_width_cm,
+            self.contrast,
+            self.first_edge_cm,
+            self.pixel_cm,
+        )
+
+
+@njit(parallel=True, cache=True)
+def _draw_leaves(maps, start, end, first, last, row, weight, step, cov, int1, int2, leak_width, contrast, edge0, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Transmission of the leaves (n, lines across, pixels along); one thread makes whole segments.
+
+    `first[i]:last[i]` are the entries of line i in `row` (leaf pair j, or pairs + j for the strip between pairs j and
+    j + 1, or -1 for no leaf) and `weight` (share of the line).
+    """
+    n, lines, pixels = maps.shape
+    pairs = start.shape[2]
+    for s in prange(n):
+        # Transmission of the pairs that lie on the raster, equations (9) and (10).
+        low, high = pairs, -1
+        for k in range(len(row)):
+            j = row[k]
+            if j >= pairs:
+                low, high = min(low, j - pairs), max(high, j - pairs + 1)
+            elif j >= 0:
+                low, high = min(low, j), max(high, j)
+        count = max(high - low + 1, 1)
+        through = np.ones((count, pixels), dtype=np.float32)
+        strip = np.ones((count, pixels), dtype=np.float32)
+        for j in range(low, high + 1):
+            a0, a1, b0, b1 = start[s, 0, j], end[s, 0, j], start[s, 1, j], end[s, 1, j]
+            for i in range(pixels):
+                x0 = edge0 + i * pixel
+                x1 = x0 + pixel
+                covered = _covered(x0, x1, a0, a1, step, cov, int1, int2)
+                covered += _covered(-x1, -x0, -b0, -b1, step, cov, int1, int2)
+                through[j - low, i] = 1.0 - covered
+        for j in range(low, high):
+            for i in range(pixels):
+                apart = _apart(edge0 + (i + 0.5) * pixel, pixel, start[s], end[s], j, leak_width)
+                mean = 0.5 * (through[j - low, i] + through[j + 1 - low, i])
+                strip[j - low, i] = max(mean - 0.5 * contrast * apart, 0.0)
+        for line in range(lines):
+            for i in range(pixels):
+                maps[s, line, i] = 0.0
+            for k in range(first[line], last[line]):
+                j = row[k]
+                w = weight[k]
+                if j < 0:
+                    for i in range(pixels):
+                        maps[s, line, i] += w
+                elif j < pairs:
+                    for i in range(pixels):
+                        maps[s, line, i] += w * through[j - low, i]
+                else:
+                    for i in range(pixels):
+                        maps[s, line, i] += w * strip[j - pairs - low, i]
+
+
+@njit(cache=True)
+def _covered(x0, x1, a0, a1, step, cov, int1, int2):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Coverage by a tip that moves from a0 to a1 and shades x < a, averaged over travel and the pixel x0 to x1 (9)."""
+    travel = a1 - a0
+    last = len(cov) - 1
+    if max(a0, a1) <= x0:
+        return 0.0
+    if min(a0, a1) - x1 >= last * step:
+        return cov[last]
+    if abs(travel) < 1e-3:
+        a = 0.5 * (a0 + a1)
+        return (_integral(a - x0, 1, step, cov, int1, int2) - _integral(a - x1, 1, step, cov, int1, int2)) / (x1 - x0)
+    total = _integral(a1 - x0, 2, step, cov, int1, int2) - _integral(a1 - x1, 2, step, cov, int1, int2)
+    total -= _integral(a0 - x0, 2, step, cov, int1, int2) - _integral(a0 - x1, 2, step, cov, int1, int2)
+    return total / (travel * (x1 - x0))
+
+
+@njit(cache=True)
+def _integral(u, order, step, cov, int1, int2):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """First or second running integral of the tip's coverage up to distance u behind the tip, exact between points."""
+    if u <= 0.0:
+        return 0.0
+    last = len(cov) - 1
+    i = min(int(u / step), last)
+    d = u - i * step
+    slope = (cov[i + 1] - cov[i]) / step if i < last else 0.0
+    if order == 1:
+        return int1[i] + d * (cov[i] + d * slope / 2)
+    return int2[i] + d * (int1[i] + d * (cov[i] / 2 + d * slope / 6))
+
+
+@njit(cache=True)
+def _apart(x, pixel, start, end, j, leak_width):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Share of the segment (and of the pixel) during which just one of the pairs j and j + 1 lets light pass (10)."""
+    lo0, hi0 = _open_interval(x, pixel, start[0, j], end[0, j], start[1, j], end[1, j], leak_width)
+    lo1, hi1 = _open_interval(x, pixel, start[0, j + 1], end[0, j + 1], start[1, j + 1], end[1, j + 1], leak_width)
+    both = max(0.0, min(hi0, hi1) - max(lo0, lo1))
+    return hi0 - lo0 + hi1 - lo1 - 2 * both
+
+
+@njit(cache=True)
+def _open_interval(x, pixel, a0, a1, b0, b1, leak_width):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """When a pair is open at x, as an interval of the segment's time 0 to 1; tips count as sharp edges here.
+
+    A tip that stands still has no time, but an edge inside the pixel: there the interval is that of the pixel's width.
+    """
+    a0, a1, b0, b1 = a0 - leak_width, a1 - leak_width, b0 + leak_width, b1 + leak_width
+    part = min(max((x - 0.5 * (a0 + a1)) / max(abs(a1 - a0), pixel) + 0.5, 0.0), 1.0)
+    lo, hi = (0.0, part) if a1 > a0 else (1.0 - part, 1.0)
+    part = min(max((0.5 * (b0 + b1) - x) / max(abs(b1 - b0), pixel) + 0.5, 0.0), 1.0)
+    if b1 > b0:
+        lo = max(lo, 1.0 - part)
+    else:
+        hi = min(hi, part)
+    return lo, max(lo, hi)
+
+
+@njit(parallel=True, cache=True)
+def _shade(maps, across_x, across_y, profile, cells_y, cells_x):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Multiply maps (n, ny, nx) by the jaws' (n, nx) and (n, ny) and by the radial fluence (ny, nx).
+
+    Returns the sums over cells of CELL x CELL pixels, (n, cells_y, cells_x).
+    """
+    sums = np.zeros((maps.shape[0], cells_y, cells_x))
+    for s in prange(maps.shape[0]):
+        for j in range(maps.shape[1]):
+            for i in range(maps.shape[2]):
+                value = maps[s, j, i] * (across_x[s, i] * across_y[s, j]) * profile[j, i]
+                maps[s, j, i] = value
+                sums[s, j // CELL, i // CELL] += value
+    return sums
+
+
+@njit(parallel=True, cache=True)
+def _add_scattered_and_scale(maps, nodes, step, x0, y0, scale):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add node values (n, my, mx), bilinear between nodes, to maps (n, ny, nx) and multiply by `scale` (n,).
+
+    Pixel (j, i) lies at node coordinates (y0 + j step, x0 + i step).
+    """
+    for s in prange(maps.shape[0]):
+        line = np.empty(nodes.shape[2])
+        for j in range(maps.shape[1]):
+            y = y0 + j * step
+            q = min(int(y), nodes.shape[1] - 2)
+            for k in range(nodes.shape[2]):
+                line[k] = nodes[s, q, k] + (y - q) * (nodes[s, q + 1, k] - nodes[s, q, k])
+            for i in range(maps.shape[2]):
+                x = x0 + i * step
+                k = min(int(x), nodes.shape[2] - 2)
+                # Sharpening leaves traces of 1e-4 of either sign where there is no light.
+                sharp = max(maps[s, j, i], np.float32(0.0))
+                maps[s, j, i] = (sharp + line[k] + (x - k) * (line[k + 1] - line[k])) * scale[s]
+
+
+@njit(parallel=True, cache=True)
+def _multiply_by_voxel(spectra, axes, ny, nx, sharpen_x, sharpen_y, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Multiply half spectra (n, ny, nx // 2 + 1) by the transform of the voxel's projection and undo the pixels' blur.
+
+    The projection of a parallelepiped is the convolution of its three edges, so its transform is a product of three
+    sinc (15). sin(x + y) comes from the sines and cosines of the axes, so that no sine is taken in the inner loop.
+    """
+    half = spectra.shape[2]
+    for s in prange(spectra.shape[0]):
+        ax = np.empty((3, half), dtype=np.float32)
+        sx = np.empty((3, half), dtype=np.float32)
+        cx = np.empty((3, half), dtype=np.float32)
+        for e in range(3):
+            for i in range(half):
+                angle = math.pi * i / (nx * pixel) * axes[s, e, 0]
+                ax[e, i], sx[e, i], cx[e, i] = angle, math.sin(angle), math.cos(angle)
+        for j in range(ny):
+            wave = (j if 2 * j <= ny else j - ny) / (ny * pixel)
+            for e in range(3):
+                angle = math.pi * wave * axes[s, e, 1]
+                ay, sy, cy = np.float32(angle), np.float32(math.sin(angle)), np.float32(math.cos(angle))
+                for i in range(half):
+                    a = ax[e, i] + ay
+                    # Where the parts cancel, sin(a) would lose its digits; there the series is exact enough.
+                    if abs(a) < np.float32(0.05):
+                        spectra[s, j, i] *= np.float32(1.0) - a * a * np.float32(1.0 / 6.0)
+                    else:
+                        spectra[s, j, i] *= (sx[e, i] * cy + cx[e, i] * sy) / a
+            for i in range(half):
+                spectra[s, j, i] *= sharpen_x[i] * sharpen_y[j]
+
+
+def _average_over_voxels(maps: Maps, axes: Array, pixel_cm: float) -> None:
+    """Convolve maps (n, ny, nx) in place with the voxels' projections; take the blur of pixel and lookup out."""
+    ny, nx = maps.shape[1:]
+    spectra = scipy.fft.rfft2(maps, workers=get_num_threads())
+    _multiply_by_voxel(
+        spectra, axes, ny, nx, _sharpening(scipy.fft.rfftfreq(nx)), _sharpening(scipy.fft.fftfreq(ny)), pixel_cm
+    )
+    maps[...] = scipy.fft.irfft2(spectra, s=(ny, nx), workers=get_num_threads())
+
+
+def _sharpening(wave_number: Array) -> Maps:
+    """Inverse of the pixel average (sinc) and of linear interpolation (sinc squared), bounded; per pixel (16)."""
+    return np.minimum(np.sinc(wave_number) ** -3.0, STEEPEST_SHARPENING).astype(np.float32)
+
+
+def _blur(maps: Maps, transfer: Maps) -> None:
+    """Convolve maps (n, ny, nx) in place, given the half spectrum of the blur (n or 1, ny, nx // 2 + 1)."""
+    spectra = scipy.fft.rfft2(maps, workers=get_num_threads())
+    spectra *= transfer
+    maps[...] = scipy.fft.irfft2(spectra, s=maps.shape[1:], workers=get_num_threads())
+
+
+def _spot_filter(
+    machine: Machine, beam_model: BeamModel, segments: Segments, window: tuple[Any, slice, slice], raster: Raster
+) -> Maps:
+    """Half spectra of the focal spot's shadow through the MLC plane, (n or 1, ny, nx // 2 + 1); equation (8)."""
+    ny, nx = (part.stop - part.start for part in window[1:])
+    kx = 2 * np.pi * scipy.fft.rfftfreq(nx, raster.pixel_cm)[None, :]
+    ky = 2 * np.pi * scipy.fft.fftfreq(ny, raster.pixel_cm)[:, None]
+    shift = projected_blur_cm(machine.sad_cm, machine.mlc.plane_cm)
+    angles, which = np.unique(np.round(segments.collimator_deg, 6), return_inverse=True)
+    filters = np.zeros((len(angles), ny, nx // 2 + 1))
+    for k, angle in enumerate(angles):
+        for part in beam_model.spot:
+            c = part.covariance_cm2(float(angle)) * shift**2
+            filters[k] += part.weight * np.exp(-0.5 * (c[0, 0] * kx**2 + 2 * c[0, 1] * kx * ky + c[1, 1] * ky**2))
+    found: Maps = filters.astype(np.float32)
+    return found if len(angles) == 1 else found[which]
+
+
+def _jaw_profile(
+    machine: Machine, beam_model: BeamModel, segments: Segments, axis: str, points_cm: Array, pixel_cm: float
+) -> Maps:
+    """Transmission (n, points) of one pair of jaws, averaged over pixels and blurred by the spot; equation (8)."""
+    jaw: Jaw | None = machine.jaw_x if axis == "x" else machine.jaw_y
+    position = segments.jaw_x_cm if axis == "x" else segments.jaw_y_cm
+    if jaw is None or position is None:
+        return np.ones((len(segments), len(points_cm)), dtype=np.float32)
+    closed = beam_model.jaw_x_transmission if axis == "x" else beam_model.jaw_y_transmission
+    k = 0 if axis == "x" else 1
+    shift = projected_blur_cm(machine.sad_cm, jaw.plane_cm)
+    edges = np.concatenate([points_cm - 0.5 * pixel_cm, points_cm[-1:] + 0.5 * pixel_cm])
+    open_ = np.zeros((len(segments), len(points_cm)))
+    for part in beam_model.spot:
+        sigma = shift * np.array([math.sqrt(part.covariance_cm2(float(a))[k, k]) for a in segments.collimator_deg])
+        for side, sign in ((0, 1.0), (1, -1.0)):
+            running = _integral_of_edge(edges[None, :] - position[:, side, None], sigma[:, None])
+            open_ += part.weight * sign * np.diff(running, axis=1) / pixel_cm
+    return (closed + (1 - closed) * open_).astype(np.float32)
+
+
+def _integral_of_edge(x_cm: Array, sigma_cm: Array) -> Array:
+    """Running integral of a Gaussian edge: of ndtr(x / sigma), from -infinity to x [cm]."""
+    from scipy.special import ndtr
+
+    sigma = np.maximum(sigma_cm, 1e-9)
+    t = x_cm / sigma
+    result: Array = x_cm * ndtr(t) + sigma * np.exp(-0.5 * t**2) / math.sqrt(2 * math.pi)
+    return result
+
+
+def _bands(
+    points_cm: Array, pixel_cm: float, boundaries_cm: Array, tongue_cm: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], Maps]:
+    """Share of each leaf pair, and of each strip between two pairs, in each line of pixels across the leaves.
+
+    Returns
+    -------
+    first, last : ndarray, shape (lines,)
+        Range of entries of each line.
+    row : ndarray, shape (entries,)
+        Leaf pair j; pairs + j for the strip between pairs j and j + 1; -1 beyond the outermost leaves.
+    weight : ndarray, shape (entries,)
+        Share of the line; the shares of a line sum to 1.
+    """
+    pairs = len(boundaries_cm) - 1
+    half = 0.5 * tongue_cm
+    edges, rows = [-np.inf, float(boundaries_cm[0])], [-1]
+    for j in range(pairs):
+        inner = j < pairs - 1
+        edges.append(float(boundaries_cm[j + 1]) - (half if inner else 0.0))
+        rows.append(j)
+        if inner:
+            edges.append(float(boundaries_cm[j + 1]) + half)
+            rows.append(pairs + j)
+    edges.append(np.inf)
+    rows.append(-1)
+    low = np.maximum(points_cm[:, None] - 0.5 * pixel_cm, np.array(edges[:-1])[None, :])
+    high = np.minimum(points_cm[:, None] + 0.5 * pixel_cm, np.array(edges[1:])[None, :])
+    share = np.maximum(high - low, 0.0) / pixel_cm
+    line, entry = np.nonzero(share > 1e-9)
+    count = np.bincount(line, minlength=len(points_cm))
+    last = np.cumsum(count)
+    return (
+        (last - count).astype(np.int32),
+        last.astype(np.int32),
+        np.array(rows, dtype=np.int32)[entry],
+        share[line, entry].astype(np.float32),
+    )
+
+
+def _window(segments: Segments, machine: Machine, raster: Raster) -> tuple[slice, slice, slice]:
+    """Part of the maps that holds all sharp edges, with sides of lengths that transform fast."""
+    parts = []
+    for points, jaw, position in (
+        (raster.ys_cm, machine.jaw_y, segments.jaw_y_cm),
+        (raster.xs_cm, machine.jaw_x, segments.jaw_x_cm),
+    ):
+        first, last = 0, len(points)
+        if jaw is not None and position is not None:
+            first = max(0, int(np.searchsorted(points, position[:, 0].min() - WINDOW_MARGIN_CM)))
+            last = min(last, int(np.searchsorted(points, position[:, 1].max() + WINDOW_MARGIN_CM)) + 1)
+        length = last - first
+        fast = _fast_length(length)
+        if fast > len(points):
+            first, length = 0, len(points)
+        else:
+            first = max(0, min(first, len(points) - fast))
+            length = fast
+        parts.append(slice(first, first + length))
+    return slice(None), parts[0], parts[1]
+
+
+def _fast_length(least: int) -> int:
+    """Smallest even length at least `least` that a real Fourier transform likes."""
+    length = scipy.fft.next_fast_len(least, real=True)
+    while length % 2:
+        length = scipy.fft.next_fast_len(length + 1, real=True)
+    return int(length)
+
+
+class _Cells:
+    """Pixels of one axis put together to cells of CELL pixels, the last of which may be only partly filled."""
+
+    def __init__(self, points_cm: Array, pixel_cm: float) -> None:
+        self.count = -(-len(points_cm) // CELL)
+        self.centres_cm = points_cm[0] + pixel_cm * (CELL * np.arange(self.count) + 0.5 * (CELL - 1))
+        self.pixel_cm = pixel_cm
+
+    def gaussian_to(self, targets_cm: Array, sigma_cm: float) -> Array:
+        """Matrix (targets, cells) that blurs sums over cells."""
+        t = (targets_cm[:, None] - self.centres_cm[None, :]) / sigma_cm
+        matrix: Array = np.exp(-0.5 * t**2) * (self.pixel_cm / (sigma_cm * math.sqrt(2 * math.pi)))
+        return matrix
+
+
+def _offset_in(nodes: Raster, raster: Raster) -> tuple[float, float]:
+    """First pixel (x, y) of a raster in node coordinates."""
+    return (raster.x_cm - nodes.x_cm) / nodes.pixel_cm, (raster.y_cm - nodes.y_cm) / nodes.pixel_cm
+
+
+def _refuse_coarse_pixels(axes: Array, raster: Raster) -> None:
+    """Refuse voxels that are smaller than two pixels: the map could not carry their average."""
+    longest = np.linalg.norm(axes, axis=2).max(axis=1)
+    small = (longest > 0) & (longest < 2 * raster.pixel_cm * (1 - 1e-6))
+    if np.any(small):
+        raise InvalidInput(
+            f"Fluence pixels of {10 * raster.pixel_cm:.2g} mm are too coarse",
+            f"a voxel projects to {10 * float(longest[small].min()):.2g} mm",
+            "Use pixels of at most 0.4 voxel",
+        )

@@ -195,10 +195,10 @@ def demo(
     two-arc VMAT RTPLAN. They are read back from the disk as any patient's files would be. Files of an earlier demo in
     the folder are overwritten.
     """
-    from spinedose.demo import demo_case, write_demo
-
     _check_spacing(spacing_mm)
     _check_target_folder(out, force=True, parents=True)
+    from spinedose.demo import demo_case, write_demo
+
     start = time.perf_counter()
     with _progress(wanted=not quiet) as report:
         report("make the case", 0.0)

@@ -25,8 +25,11 @@ ROOMS = (
     ("dicom",),
     ("backends",),
     ("compare",),
-    ("segments", "fluence_model"),
-    ("directions", "cones"),
+    ("exposure",),
+    ("fluence_model",),
+    ("segments",),
+    ("cones",),
+    ("directions",),
     ("density",),
     ("machine",),
     ("plan",),
@@ -53,7 +56,7 @@ ONLY_IN = {
 NEVER_AT_IMPORT = {
     "cupy": re.compile(r".*"),
     "matplotlib": re.compile(r".*"),
-    "scipy": re.compile(r".*"),
+    "scipy": re.compile(r"(?!backends/cpu/).*"),
     "rich": re.compile(r".*"),
     "numba": re.compile(r"(?!backends/cpu/|compare/).*"),
 }

@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,17 +229,27 @@ _NO_PICTURES = "No pictures: matplotlib is not installed (pip install 'spinedose
 
 @app.command()
 @_plain_errors
-def machines() -> None:
+def machines(
+    sources: Annotated[bool, typer.Option("--sources", help="Show where the numbers come from, too.")] = False,
+) -> None:
     """List the machines and beams that come with spinedose."""
     from spinedose.machine import list_machines, read_machine
 
     for name in list_machines():
         found = read_machine(name)
         typer.echo(f"{name}: {', '.join(found.beams)}")
-        typer.echo(f"    {found.description}")
-        for key, text in found.provenance.items():
-            typer.echo(f"    {key}: {text}")
+        typer.echo(f"    {found.description} ({found.provenance.get('status', 'status unknown')})")
+        if sources:
+            _show_sources(found.provenance)
+            for energy, beam in found.beams.items():
+                typer.echo(f"    beam {energy}")
+                _show_sources(beam.provenance, indent=8)
     typer.echo(NOT_CLINICAL)
+
+
+def _show_sources(provenance: Mapping[str, Any], indent: int = 4) -> None:
+    for key, text in provenance.items():
+        typer.echo(f"{' ' * indent}{key}: {text}")
 
 
 @app.command()

@@ -235,7 +235,7 @@ def test_every_real_set_is_read(shared, unpack):
         external = find_external(read_structures(unpack(name)))
         assert (external.name if external else None) == body
     (box,) = (shared / "dicom" / "oncentra_box_full").glob("RS*.dcm")
-    # The box External is drawn 90 x 90 mm with one 50 x 50 mm corner cut: its stored rectangle, 5 planes of 75 mm.
+    # External is a rectangle of 50 x 50 mm on 5 planes, 75 mm apart.
     assert volume_cm3(read_structures(box)["External"]) == pytest.approx(5 * 7.5 * 25, rel=0.01)
     assert time.perf_counter() - start < 10
 

@@ -245,6 +245,23 @@ class TestOverrides:
         assert sum("'hollow' has no density" in text for text in found.warnings) == 1
         assert sum("'bolus' has no density" in text for text in found.warnings) == 1
 
+    def test_a_bolus_without_density_changes_nothing_inside_the_body(self) -> None:
+        ct = _water()
+        body = _box("body", (0, 0, 0), (2.0, 4, 4), 0.4, type="EXTERNAL")
+        organ = _box("organ", (1.0, 0, 0), (2.0, 4, 4), 0.4, relative_mass_density=2.0)
+        bolus = _box("bolus", (1.6, 0, 0), (2.4, 4, 4), 0.4, type="BOLUS")
+        every = StructureSet((body, organ, bolus))
+        found = build_density(ct, ct.hu.grid, body=find_body(ct, every), curve=CURVE, structures=every)
+        np.testing.assert_allclose(found.mass.values[4, 9, [4, 5, 9, 10, 11, 12]], [1, 2, 2, 1, 1, 0], atol=1e-6)
+
+    def test_the_outline_counts_first_even_when_it_is_small(self) -> None:
+        ct = _water()
+        body = _box("body", (0, 0, 0), (1.0, 4, 4), 0.4, type="EXTERNAL", relative_mass_density=0.5)
+        couch = _box("couch", (0.6, 0, 0), (4.0, 4, 4), 0.4, type="SUPPORT", relative_mass_density=2.0)
+        every = StructureSet((couch, body))
+        found = build_density(ct, ct.hu.grid, body=find_body(ct, every), curve=CURVE, structures=every)
+        np.testing.assert_allclose(found.mass.values[4, 9, [0, 2, 3, 4, 5]], [0.5, 0.5, 2, 2, 2], atol=1e-6)
+
 
 class TestTopOfTheScale:
     def _ct(self, highest: int = 3071, saturated: int = 0) -> CtImage:
@@ -292,6 +309,9 @@ class TestTopOfTheScale:
         found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=curve)
         assert sum("0.016 cm3 of the body have CT numbers above 1400 HU" in text for text in found.warnings) == 1
         assert sum("not measured on the CT scanner" in text for text in found.warnings) == 1
+        pin = _box("pin", (1.0, 1.0, 0.8), (1.2, 1.2, 1.2), 0.4, relative_mass_density=2.0)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=curve, structures=StructureSet((pin,)))
+        assert not any("above 1400 HU" in text for text in found.warnings)
 
 
 class TestResampling:
@@ -360,6 +380,15 @@ class TestBody:
         assert found.total_mass_g == pytest.approx(3.2 * 3.2 * 4, rel=MASS_TOLERANCE)
         low, high = body.box()
         np.testing.assert_allclose([low, high], [(0.4, 0.4, 0), (3.6, 3.6, 4)], atol=1e-9)
+
+    @pytest.mark.parametrize(("edge", "is_inside"), [(0.5, True), (0.51, False), (0.99, False), (0.49, True)])
+    def test_a_voxel_belongs_to_it_from_one_half_on(self, edge: float, is_inside: bool) -> None:
+        """An outline through voxel centres, as planning systems draw it, keeps the voxels that it runs through."""
+        ct = _water()
+        external = _box("Outline", (0.2 + edge * 0.2, 0.4, 0), (3.6, 3.6, 4), 0.4, type="EXTERNAL")
+        inside = find_body(ct, StructureSet((external,))).inside.values
+        assert inside[4, 9, 1] == is_inside
+        assert inside[4, 9, 2]
 
     def test_without_external_the_skin_is_used_with_a_warning(self) -> None:
         grid = Grid((0.0, 0.0, 0.0), (0.2, 0.2, 0.4), (5, 40, 40))

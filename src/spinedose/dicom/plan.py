@@ -113,8 +113,8 @@ def read_plan(
     if patient_position is not None and patient_position not in PATIENT_POSITIONS:
         raise InvalidInput(f"Patient position '{patient_position}' is not known", f"use {', '.join(PATIENT_POSITIONS)}")
     dataset = open_dicom(file)
-    expect_modality(dataset, file, "RTPLAN")
     with quiet_pydicom():
+        expect_modality(dataset, file, "RTPLAN")
         try:
             return _read(Item(dataset, f"Plan '{Path(file).name}'"), fraction_group, beams, bolus, patient_position)
         except RecursionError as error:

@@ -134,7 +134,7 @@ class Item:
         """Return the value as text without surrounding blanks; required unless there is a default."""
         if not self.has(keyword):
             return self._required(keyword) if default is None else default
-        return str(self._value(keyword)).strip("\0 ")
+        return _printable(str(self._value(keyword)))
 
     def number(self, keyword: str, *, default: float | None = None) -> float:
         """Return one finite number; required unless there is a default."""
@@ -177,7 +177,7 @@ class Item:
         if not self.has(keyword):
             return ()
         value = self._value(keyword)
-        return tuple(str(v).strip("\0 ") for v in (value if _is_many(value) else (value,)))
+        return tuple(_printable(str(v)) for v in (value if _is_many(value) else (value,)))
 
     def items(self, keyword: str, name: str = "") -> list[Item]:
         """Return the items of a sequence, none when it is absent; in errors each is called by our name and `name`."""
@@ -262,6 +262,11 @@ def _is_many(value: Any) -> bool:
 def _label(keyword: str) -> str:
     """The name of an element as the standard has it: `"Isocenter Position"`."""
     return str(dictionary_description(keyword))
+
+
+def _printable(text: str) -> str:
+    """Text without blanks around it and with `?` for control characters, fit for a line of a message."""
+    return "".join(c if c.isprintable() else "?" for c in text.strip("\0 "))
 
 
 def _in_short(error: Exception) -> str:

@@ -11,6 +11,7 @@ angular moments before it is transported (docs/theory/transport.md).
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spinedose import _cache
 from spinedose._resources import folder
 from spinedose.errors import BeamDataError, InvalidInput
 
@@ -183,10 +185,6 @@ class RadialBasis:
         )
 
 
-DEFAULT_BASIS = RadialBasis(rate_per_cm=(0.0919, 3.25, 16.4), stages=(3, 2, 2))
-"""Chosen by `validation/fit_cones.py`; errors in docs/theory/cones.md."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ConeTable:
     """A deposition kernel in the form of equation (1), for two hardnesses of the spectrum.
@@ -280,6 +278,64 @@ def released_energy(spectrum: SpectrumLike, depth_cm: float) -> Array:
     return terma
 
 
+CHAINS = ((3, 2, 2), (3, 3, 1))
+"""Chains tried by `fit_basis`; both have K = 7 radial functions."""
+
+
+@cache
+def _basis_for(energy: bytes, weight: bytes) -> RadialBasis:
+    from scipy.optimize import minimize
+
+    spectrum = _Spectrum(np.frombuffer(energy), np.frombuffer(weight))
+    key = "basis-" + hashlib.sha256(energy + weight + repr((CHAINS, _FIT_REVISION)).encode()).hexdigest()[:32]
+    known = _cache.recall(key)
+    if isinstance(known, dict):
+        return RadialBasis(tuple(known["rate_per_cm"]), tuple(known["stages"]))
+    table = water_kernels()
+    kernels = [table.mix(spectrum.energy_MeV, released_energy(spectrum, depth)) for depth in (0.0, HARD_DEPTH_CM)]
+    mean = _mean(spectrum.energy_MeV, released_energy(spectrum, 0.0))
+
+    def misfit(log_rate: Array, stages: tuple[int, ...]) -> float:
+        """Squared error of the cumulative energy, of each cone and of all cones together."""
+        basis = RadialBasis(tuple(np.exp(log_rate).tolist()), stages)
+        shape = basis.cumulative(table.r_edge_cm[1:])
+        total = 0.0
+        for kernel in kernels:
+            error = fit_cones(kernel, table, basis).T @ shape - np.cumsum(kernel, axis=1)
+            total += len(error) * float((error**2).sum()) + float((error.sum(axis=0) ** 2).sum())
+        return total
+
+    # electrons reach about half a centimetre for each MeV, scattered photons some 13 cm
+    start = np.log([0.075, 6.5 / mean, 22.0 / mean])
+    fits = []
+    for stages in CHAINS:
+        found = minimize(misfit, start, args=(stages,), method="Nelder-Mead", options={"maxfev": 120, "xatol": 1e-3})
+        fits.append((found.fun, tuple(float(v) for v in np.sort(np.exp(found.x))), stages))
+    _, rate, stages = min(fits)
+    _cache.remember(key, {"rate_per_cm": rate, "stages": stages})
+    return RadialBasis(rate, stages)
+
+
+_FIT_REVISION = 1
+
+
+def fit_basis(spectrum: SpectrumLike) -> RadialBasis:
+    """Choose the radial functions for a spectrum: exponents and chains that fit its kernels best; remembered on disk.
+
+    Parameters
+    ----------
+    spectrum : SpectrumLike
+        Photon fluence on the axis.
+
+    Returns
+    -------
+    RadialBasis
+        With K = 7 functions in three chains; errors for common spectra are in docs/theory/cones.md.
+    """
+    energy, weight = (np.ascontiguousarray(a, dtype=np.float64) for a in (spectrum.energy_MeV, spectrum.weight))
+    return _basis_for(energy.tobytes(), weight.tobytes())
+
+
 @cache
 def _fit_cached(energy: bytes, weight: bytes, basis: RadialBasis) -> ConeTable:
     spectrum = _Spectrum(np.frombuffer(energy), np.frombuffer(weight))
@@ -290,10 +346,10 @@ def _fit_cached(energy: bytes, weight: bytes, basis: RadialBasis) -> ConeTable:
     return ConeTable(basis, table.theta_edge_deg, np.array([soft, hard - soft]))
 
 
-def cone_table(spectrum: SpectrumLike, basis: RadialBasis = DEFAULT_BASIS) -> ConeTable:
+def cone_table(spectrum: SpectrumLike, basis: RadialBasis | None = None) -> ConeTable:
     """Cone table of a beam: the shipped kernels mixed by the released energy at the surface and at 20 cm depth, and fitted."""
     energy, weight = (np.ascontiguousarray(a, dtype=np.float64) for a in (spectrum.energy_MeV, spectrum.weight))
-    return _fit_cached(energy.tobytes(), weight.tobytes(), basis)
+    return _fit_cached(energy.tobytes(), weight.tobytes(), basis or fit_basis(spectrum))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

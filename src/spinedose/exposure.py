@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose.cones import SpectrumLike, terma_table
 from spinedose.directions import harmonics
+from spinedose.fluence_model import FluenceMaps
 from spinedose.geometry import collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid
 from spinedose.segments import Segments
@@ -229,3 +231,121 @@ def direction_table(fans: Fans, reach: Window, order: int, bin_cm: float = DIREC
     ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
     in_patient = np.einsum("gij,vui->gvuj", fans.rotation, ray)
     return DirectionTable(float(u[0]), float(v[0]), bin_cm, harmonics(in_patient, order).astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attenuation:
+    """How a beam is attenuated in water, as the TERMA stage looks it up.
+
+    Parameters
+    ----------
+    terma : ndarray float32, shape (s, d, 2)
+        TERMA per unit energy fluence [cm^2/g] and hardness, against softening and depth.
+    depth_step_cm : float
+        Step of the table in depth [cm].
+    soft_row : ndarray float32, shape (r,)
+        Row of `terma` (fractional) at each off-axis radius.
+    radius_step_cm : float
+        Step of `soft_row` [cm].
+    electron_decay_per_cm : float
+        Attenuation of contaminating electrons [1/cm].
+    """
+
+    terma: NDArray[np.float32]
+    depth_step_cm: float
+    soft_row: NDArray[np.float32]
+    radius_step_cm: float
+    electron_decay_per_cm: float
+
+
+def attenuation(
+    spectrum: SpectrumLike, softening_radius_cm: Array, softening: Array, electron_decay_per_cm: float, *, depth_cm: float = 80.0
+) -> Attenuation:
+    """Tabulate attenuation, hardening and off-axis softening of a beam.
+
+    Parameters
+    ----------
+    spectrum : SpectrumLike
+        On the axis.
+    softening_radius_cm, softening : ndarray, shape (n,)
+        Attenuation relative to the axis against off-axis radius on the isocentre plane [cm].
+    electron_decay_per_cm : float
+        Attenuation of contaminating electrons [1/cm].
+    depth_cm : float
+        Greatest water-equivalent depth [cm]; beyond it the last value counts, which is refused by the engine.
+    """
+    low, high = float(softening.min()), float(softening.max())
+    levels = np.unique(np.append(np.linspace(low, high, 1 if high - low < 1e-6 else 7), 1.0))
+    table = terma_table(spectrum, levels, depth_cm=depth_cm)
+    step = 0.25
+    radius = np.arange(0.0, max(float(softening_radius_cm[-1]), 30.0) + 2 * step, step)
+    row = np.interp(np.interp(radius, softening_radius_cm, softening), levels, np.arange(len(levels)))
+    both = np.stack([table.terma, table.hardness], axis=-1)
+    return Attenuation(
+        np.ascontiguousarray(both, dtype=np.float32), float(table.depth_cm[1]), row.astype(np.float32), step, electron_decay_per_cm
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposure:
+    """Everything that the depth and TERMA stages need of one beam.
+
+    Parameters
+    ----------
+    fans : Fans
+        One a group.
+    reach : Window
+        Part of the isocentre plane outside of which the fluence is zero.
+    first : ndarray of int, shape (g + 1,)
+        Segments of each group.
+    segment_rotation : ndarray, shape (n, 3, 3)
+        Patient to collimator system of each segment.
+    maps : FluenceMaps
+        Fluence of each segment.
+    directions : DirectionTable
+        Harmonics of beam directions.
+    attenuation : Attenuation
+        Of the beam.
+    """
+
+    fans: Fans
+    reach: Window
+    first: NDArray[np.int64]
+    segment_rotation: Array
+    maps: FluenceMaps
+    directions: DirectionTable
+    attenuation: Attenuation
+
+    def __len__(self) -> int:
+        return len(self.fans.rotation)
+
+
+def make_exposure(
+    maps: FluenceMaps,
+    segments: Segments,
+    *,
+    grid: Grid,
+    patient_position: str,
+    isocentre_cm: Array,
+    sad_cm: float,
+    attenuation: Attenuation,
+    order: int,
+    group_step_deg: float,
+) -> Exposure:
+    """Put together the exposure of a beam; fans get rays and planes at the spacing of the voxels."""
+    raster = maps.raster
+    x, y = raster.xs_cm[[0, -1]], raster.ys_cm[[0, -1]]
+    corner = np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)])
+    reach = window(corner, segments.collimator_deg)
+    groups = group_segments(segments, patient_position, group_step_deg)
+    spacing = min(grid.spacing_cm)
+    fans = make_fans(grid, groups, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing)
+    return Exposure(
+        fans,
+        reach,
+        groups.first,
+        collimator_rotations(segments, patient_position),
+        maps,
+        direction_table(fans, reach, order),
+        attenuation,
+    )

@@ -498,7 +498,7 @@ def read_machine(name_or_file: str | Path) -> Machine:
 
 
 def machine_for_beam(
-    beam: Beam, name: str | Path | None = None, *, among: Iterable[Machine] | None = None
+    beam: Beam, name: Machine | str | Path | None = None, *, among: Iterable[Machine] | None = None
 ) -> tuple[Machine, tuple[str, ...]]:
     """Choose the machine that a plan's beam belongs to, and prove that it fits.
 
@@ -506,7 +506,7 @@ def machine_for_beam(
     ----------
     beam : Beam
         A beam of a plan.
-    name : str or Path, optional
+    name : Machine, str or Path, optional
         Machine chosen by the user (see `read_machine`); otherwise the leaf boundaries decide.
     among : iterable of Machine, optional
         Candidates; all that come with spinedose when not given. Ignored with `name`.
@@ -527,7 +527,7 @@ def machine_for_beam(
     who = f"Beam {beam.number} '{beam.name}'"
     warnings: list[str] = []
     if name is not None:
-        machine = read_machine(name)
+        machine = name if isinstance(name, Machine) else read_machine(name)
     elif beam.leaf_boundaries_cm is None:
         raise UnknownMachine(
             f"{who} has no MLC to tell its machine '{beam.machine}' by",

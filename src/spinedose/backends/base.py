@@ -1,0 +1,145 @@
+"""The seam: what every backend can do. Its verbs are the stages of a dose calculation; the engine knows nothing else.
+
+========  =====================  ==========================================================================
+stage     verb                   does
+========  =====================  ==========================================================================
+-         `load`                 takes the density to the device
+A         `fluence`              segments -> fluence maps at the isocentre plane
+B         `radiological_depth`   density -> water-equivalent depth on fan grids
+C         `release`              fluence, depth -> energy released, as angular moments, and electron dose
+D, E      `transport`            moments -> directional sources -> energy deposited
+========  =====================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose.cones import ConeTable
+from spinedose.directions import Directions
+from spinedose.exposure import Exposure, Fans
+from spinedose.fluence_model import FluenceMaps, Raster
+from spinedose.grid import Grid, Volume
+from spinedose.machine import BeamModel, Machine
+from spinedose.segments import Segments
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Matter on a device.
+
+    Parameters
+    ----------
+    grid : Grid
+        The calculation grid.
+    density : Any
+        Electron density relative to water, (nz, ny, nx) float32, in the backend's own array type.
+    """
+
+    grid: Grid
+    density: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Energy released, as moments of the angle, in a box of the grid.
+
+    Parameters
+    ----------
+    low : tuple of 3 ints
+        Index (z, y, x) of the box's first voxel.
+    values : Any
+        (b0, b1, b2, 2 (L + 1)^2) float32 in the backend's array type: plain moments, then hardness-weighted ones.
+    electron_dose : Any
+        (nz, ny, nx) float32: dose of contaminating electrons on the whole grid.
+    """
+
+    low: tuple[int, int, int]
+    values: Any
+    electron_dose: Any
+
+
+class Backend(ABC):
+    """A device with the stages of a dose calculation on it. Subclasses are final.
+
+    Attributes
+    ----------
+    name : str
+        `"cpu"` or `"cuda"`.
+    device : str
+        The device in words, for the result.
+    fan_budget_bytes : int
+        Memory that the engine may fill with fan grids at a time.
+    """
+
+    name: str
+    device: str
+    fan_budget_bytes: int
+
+    @abstractmethod
+    def load(self, electron_density: Volume) -> Scene:
+        """Take the relative electron density to the device."""
+
+    @abstractmethod
+    def fluence(
+        self, machine: Machine, beam_model: BeamModel, segments: Segments, raster: Raster, voxel_axes: NDArray[np.float64] | None
+    ) -> FluenceMaps:
+        """Stage A: fluence maps of all segments (docs/theory/fluence.md).
+
+        Parameters
+        ----------
+        machine, beam_model : Machine, BeamModel
+            The treatment head.
+        segments : Segments
+            n segments of one beam.
+        raster : Raster
+            Pixels on the isocentre plane, collimator system.
+        voxel_axes : ndarray, shape (n, 3, 2), or None
+            Edges of a voxel projected on the isocentre plane [cm], over which fluence is averaged; None for points.
+        """
+
+    @abstractmethod
+    def radiological_depth(self, scene: Scene, fans: Fans) -> Any:
+        """Stage B: water-equivalent depth [cm], (g, nv, nu, nz) float32 (docs/theory/terma.md)."""
+
+    @abstractmethod
+    def new_moments(self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int) -> Moments:
+        """Moments of nothing, in the index box from `low` up to but not including `high` (z, y, x)."""
+
+    @abstractmethod
+    def release(self, scene: Scene, exposure: Exposure, depth: Any, first_group: int, moments: Moments) -> None:
+        """Stage C: add the energy that consecutive groups, from `first_group` on, release (docs/theory/terma.md).
+
+        Parameters
+        ----------
+        scene, exposure, moments : Scene, Exposure, Moments
+            Matter, beam, and what is added to.
+        depth : array (g, nv, nu, nz)
+            From `radiological_depth`, for the g groups to add.
+        first_group : int
+            Number of the first of them in the exposure.
+        """
+
+    @abstractmethod
+    def transport(
+        self, scene: Scene, moments: Moments, cones: ConeTable, directions: Directions, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Stages D and E: carry the released energy to where it is deposited (docs/theory/transport.md).
+
+        Returns
+        -------
+        ndarray float32, shape (nz, ny, nx)
+            Energy deposited a voxel volume, in the unit of the moments.
+        """
+
+    @abstractmethod
+    def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
+        """Dose of contaminating electrons, (nz, ny, nx)."""

@@ -1,0 +1,500 @@
+"""The conductor: plan, CT and machine in, dose out. It calls the stages in order and holds no array loop of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose import _cache
+from spinedose._version import __version__
+from spinedose.backends.base import Backend, Moments, Scene
+from spinedose.backends.select import select_backend
+from spinedose.cones import ConeTable, cone_table
+from spinedose.density import CtImage, build_density, calculation_grid, find_body, read_curve
+from spinedose.directions import Directions, directions
+from spinedose.errors import InvalidInput, NumericalError
+from spinedose.exposure import Exposure, attenuation, collimator_rotations, make_exposure, reached_box, voxel_axes
+from spinedose.fluence_model import fluence_raster
+from spinedose.grid import Grid, Volume
+from spinedose.machine import BeamModel, Machine, machine_for_beam
+from spinedose.plan import Beam, Plan
+from spinedose.result import Dose, ResultInfo
+from spinedose.segments import segment_beam
+from spinedose.structures import StructureSet
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+
+MOST_DIRECTIONS, FEWEST_DIRECTIONS = 1600, 200
+DEEPEST_CM = 150.0
+VACUUM = 1e-5
+"""Below this relative electron density (a hundredth of air) a voxel has no dose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides between accuracy and time; defaults come from docs/theory/convergence.md.
+
+    Parameters
+    ----------
+    directions : int or None
+        Directions M of the transport. None: 1600 for a single static beam, fewer the more beam directions a plan has,
+        `1600 / sqrt(n)`, but no fewer than 200, because their errors average.
+    moments : int
+        Highest degree L of the angular moments.
+    segment_step_deg : float
+        Largest turn of gantry, collimator or couch in one fluence segment [degrees].
+    group_step_deg : float
+        Largest spread of gantry angles that share radiological depth and beam direction [degrees].
+    pixel_cm : float or None
+        Pixel of the fluence maps at the isocentre plane [cm]; None: 1 mm, or 0.4 voxels if that is less.
+    curve : str
+        HU curve: a name or a TOML file.
+    """
+
+    directions: int | None = None
+    moments: int = 6
+    segment_step_deg: float = 1.0
+    group_step_deg: float = 2.0
+    pixel_cm: float | None = None
+    curve: str = "generic"
+
+    def __post_init__(self) -> None:
+        if self.directions is not None and not 32 <= self.directions <= 20000:
+            raise InvalidInput(f"{self.directions} directions were asked for", "32 to 20000 make sense")
+        if not 0 <= self.moments <= 12:
+            raise InvalidInput(f"Moments of order {self.moments} were asked for", "0 to 12 are possible")
+        for name in ("segment_step_deg", "group_step_deg"):
+            if not 0 < getattr(self, name) <= 15:
+                raise InvalidInput(f"{name} is {getattr(self, name)}", "a step lies between 0 and 15 degrees")
+        if self.pixel_cm is not None and not 0.01 <= self.pixel_cm <= 0.1:
+            raise InvalidInput(f"pixel_cm is {self.pixel_cm}", "pixels of 0.01 to 0.1 cm resolve leaves")
+
+
+def compute_dose(
+    plan: Plan,
+    ct: CtImage,
+    *,
+    machine: Machine | str | Path | None = None,
+    structures: StructureSet | None = None,
+    spacing_cm: float = 0.25,
+    like: Any = None,
+    backend: str = "auto",
+    per_beam: bool = False,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Dose:
+    """Compute the dose of a plan, all fractions together.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `read_plan`.
+    ct : CtImage
+        From `read_ct`, in the same frame of reference.
+    machine : Machine, str or path, optional
+        Machine to use; otherwise the plan's leaf boundaries decide, with a warning in the result.
+    structures : StructureSet, optional
+        Gives body outline and density overrides.
+    spacing_cm : float
+        Voxel size of the calculation [cm].
+    like : Grid, Volume or PlannedDose, optional
+        Grid on which the dose is returned, by trilinear interpolation; otherwise that of the calculation.
+    backend : str
+        `"auto"` or `"cpu"`.
+    per_beam : bool
+        Also return the dose of each beam; costs one transport a beam.
+    settings : Settings, optional
+        Accuracy settings.
+    progress : callable, optional
+        Called with the name of the stage and the share of the whole that is done, 0 to 1.
+
+    Returns
+    -------
+    Dose
+
+    Raises
+    ------
+    SpinedoseError
+        With problem, reason and advice; see `spinedose.errors`.
+    """
+    settings = settings or Settings()
+    if not (np.isfinite(spacing_cm) and 0.05 <= spacing_cm <= 1.0):
+        raise InvalidInput(f"Spacing is {spacing_cm} cm", "0.05 to 1 cm can be computed", "2.5 mm is usual, 1.25 mm for spine")
+    clock = _Clock(progress)
+    warnings = [*plan.warnings, *plan.skipped, *ct.warnings]
+    warnings += _frames(plan, ct, structures)
+    with clock("machine", 0.0):
+        machines = []
+        for beam in plan.beams:
+            chosen, notes = machine_for_beam(beam, machine)
+            machines.append(chosen)
+            warnings += [note for note in notes if note not in warnings]
+        device = select_backend(backend)
+    with clock("density", 0.02):
+        body = find_body(ct, structures)
+        grid = calculation_grid(ct, spacing_cm=spacing_cm, body=body, structures=structures)
+        matter = build_density(ct, grid, body=body, curve=read_curve(settings.curve), structures=structures)
+        warnings += [w for w in (*body.warnings, *matter.warnings) if w not in warnings]
+        _isocentres_inside(plan, grid)
+        scene = device.load(matter.electron)
+
+    jobs = _jobs(plan, machines, per_beam)
+    total = np.zeros(grid.shape, np.float32)
+    beams: dict[int, Volume] = {}
+    used: dict[str, int] = {}
+    outputs: dict[str, float] = {}
+    start, width = 0.05, 0.93 / len(jobs)
+    for job in jobs:
+        with clock("calibration", start):
+            unit = reference_output(job.machine, job.model, settings, device)
+            outputs[f"{job.machine.name}/{job.model.energy}"] = unit
+        raw, count = _deliver(device, scene, job, plan.patient_position, settings, clock.part(start, width))
+        used[f"{job.machine.name}/{job.model.energy}"] = max(count, used.get(f"{job.machine.name}/{job.model.energy}", 0))
+        raw *= np.float32(job.model.calibration.gy_per_mu / unit * plan.fractions)
+        total += raw
+        if per_beam:
+            beams[job.beams[0].number] = Volume(grid, raw)
+        start += width
+    with clock("result", 0.98):
+        if not np.all(np.isfinite(total)):
+            raise NumericalError("The dose is not a number somewhere", "this must not happen", "Please report it with the plan")
+        volume = Volume(grid, total)
+        if like is not None:
+            wanted = like if isinstance(like, Grid) else like.grid
+            volume = volume.resample(wanted)
+            beams = {number: dose.resample(wanted) for number, dose in beams.items()}
+            warnings += _cut_off(grid, total, wanted)
+    if progress is not None:
+        progress("done", 1.0)
+    info = ResultInfo(
+        version=__version__,
+        backend=device.name,
+        device=device.device,
+        machines=tuple(used),
+        beam_data_hash="+".join(sorted({m.data_hash for m in machines})),
+        density_curve=matter.curve,
+        body=matter.body,
+        settings={**asdict(settings), "directions": used, "spacing_cm": spacing_cm, "pixel_cm": _pixel(settings, grid)},
+        calibration_gy_per_mu=outputs,
+        warnings=tuple(dict.fromkeys(warnings)),
+        timings_s={name: round(seconds, 4) for name, seconds in clock.seconds.items()},
+    )
+    return Dose(volume=volume, metadata=info, plan=plan, ct=ct, beams=beams)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """Beams that are transported together: they share a beam model, hence a cone table."""
+
+    machine: Machine
+    model: BeamModel
+    beams: tuple[Beam, ...]
+
+
+def _jobs(plan: Plan, machines: Sequence[Machine], per_beam: bool) -> list[_Job]:
+    """Gather the beams that one transport can serve."""
+    found: dict[tuple[str, ...], list[tuple[Machine, Beam]]] = {}
+    for machine, beam in zip(machines, plan.beams, strict=True):
+        key = (machine.name, machine.data_hash, beam.energy, str(beam.number) if per_beam else "")
+        found.setdefault(key, []).append((machine, beam))
+    return [
+        _Job(members[0][0], members[0][0].beams[members[0][1].energy], tuple(beam for _, beam in members))
+        for members in found.values()
+    ]
+
+
+def _deliver(
+    device: Backend, scene: Scene, job: _Job, patient_position: str, settings: Settings, clock: _Clock
+) -> tuple[NDArray[np.float32], int]:
+    """Dose of a job in the engine's own unit (1 MU on the open axis x cm^2/g), and the number of directions used."""
+    model, grid = job.model, scene.grid
+    pixel = _pixel(settings, grid)
+    soft = model.softening
+    table = attenuation(
+        model.spectrum, soft.radius_cm, soft.value, model.electrons.attenuation_per_cm, depth_cm=DEEPEST_CM
+    )
+    exposures = []
+    for i, beam in enumerate(job.beams):
+        with clock("fluence", 0.25 * i / len(job.beams)):
+            segments = segment_beam(beam, max_gantry_step_deg=settings.segment_step_deg)
+            raster = fluence_raster(segments, job.machine, model, pixel_cm=pixel)
+            rotations = collimator_rotations(segments, patient_position)
+            maps = device.fluence(job.machine, model, segments, raster, voxel_axes(rotations, grid.spacing_cm))
+        with clock("geometry", 0.25 * (i + 1) / len(job.beams)):
+            exposures.append(
+                make_exposure(
+                    maps,
+                    segments,
+                    grid=grid,
+                    patient_position=patient_position,
+                    isocentre_cm=beam.isocentre_cm,
+                    sad_cm=job.machine.sad_cm,
+                    attenuation=table,
+                    order=settings.moments,
+                    group_step_deg=settings.group_step_deg,
+                )
+            )
+    return transport_exposures(device, scene, exposures, cone_table(model.spectrum), settings, clock)
+
+
+def transport_exposures(
+    device: Backend, scene: Scene, exposures: Sequence[Exposure], cones: ConeTable, settings: Settings, clock: _Clock | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """Stages B to E for any exposures: dose per unit of fluence.
+
+    Parameters
+    ----------
+    device, scene : Backend, Scene
+        Device and the matter on it.
+    exposures : sequence of Exposure
+        Beams of one beam model.
+    cones : ConeTable
+        Its cone table.
+    settings : Settings
+        Accuracy settings.
+    clock : optional
+        For progress and timing.
+
+    Returns
+    -------
+    dose : ndarray float32, shape (nz, ny, nx)
+        Dose to water-like medium [unit of the fluence times cm^2/g].
+    count : int
+        Directions used.
+    """
+    clock = clock or _Clock(None)
+    moments = _release(device, scene, exposures, settings, clock)
+    count = settings.directions or _directions_for(exposures)
+    with clock("transport", 0.5):
+        spread = directions(count, settings.moments)
+        energy = device.transport(scene, moments, cones, spread, clock.within("transport", 0.5, 0.5))
+        dose = _per_mass(energy, scene, device.electron_dose(moments))
+    return dose, count
+
+
+def _release(device: Backend, scene: Scene, exposures: Sequence[Exposure], settings: Settings, clock: _Clock) -> Moments:
+    """Stages B and C, in blocks of groups that fit into memory."""
+    boxes = [reached_box(scene.grid, exposure.fans, exposure.reach) for exposure in exposures]
+    boxes = [(low, high) for low, high in boxes if all(a < b for a, b in zip(low, high, strict=True))]
+    low, high = (
+        (tuple(min(b[0][a] for b in boxes) for a in range(3)), tuple(max(b[1][a] for b in boxes) for a in range(3)))
+        if boxes
+        else ((0, 0, 0), (1, 1, 1))
+    )
+    moments = device.new_moments(scene, low, high, settings.moments)  # type: ignore[arg-type]
+    groups = sum(len(exposure) for exposure in exposures)
+    done = 0
+    for exposure in exposures:
+        block = max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
+        for first in range(0, len(exposure), block):
+            last = min(first + block, len(exposure))
+            with clock("depth", 0.25 + 0.25 * done / groups):
+                depth = device.radiological_depth(scene, exposure.fans.part(first, last))
+            with clock("terma", 0.25 + 0.25 * done / groups):
+                device.release(scene, exposure, depth, first, moments)
+            done += last - first
+    return moments
+
+
+def _per_mass(energy: NDArray[np.float32], scene: Scene, electrons: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Energy per voxel volume to dose: a water-like medium of electron density rho has rho g/cm^3."""
+    density = np.asarray(scene.density) if not hasattr(scene.density, "get") else scene.density.get()
+    matter = density > VACUUM
+    dose = np.zeros(energy.shape, np.float32)
+    np.divide(energy, density, out=dose, where=matter)
+    dose[matter] += electrons[matter]
+    return dose
+
+
+def _directions_for(exposures: Sequence[Exposure]) -> int:
+    """Number of directions for a plan: errors of different beam directions are independent and average."""
+    axes = np.concatenate([exposure.fans.rotation[:, 2, :] for exposure in exposures])
+    distinct = len(np.unique(np.round(axes * 60), axis=0))  # about one degree
+    wanted = MOST_DIRECTIONS / np.sqrt(distinct)
+    return int(8 * np.ceil(np.clip(wanted, FEWEST_DIRECTIONS, MOST_DIRECTIONS) / 8))
+
+
+def _pixel(settings: Settings, grid: Grid) -> float:
+    return settings.pixel_cm or min(0.1, 0.4 * min(grid.spacing_cm))
+
+
+REFERENCE_SPACING_CM = 0.25
+
+
+def reference_output(machine: Machine, model: BeamModel, settings: Settings, device: Backend) -> float:
+    """Dose per MU that the engine computes at the calibration point of a beam, in its own unit; remembered on disk.
+
+    The reference field is computed in a water phantom by the same stages as any plan; the point's dose is the mean over a
+    cube of 1 cm around it, because voxels of one static beam carry lattice ripple.
+
+    Parameters
+    ----------
+    machine, model : Machine, BeamModel
+        Beam to calibrate.
+    settings : Settings
+        Accuracy settings; the number of directions is always that of a single beam.
+    device : Backend
+        Where to compute.
+
+    Returns
+    -------
+    float
+        [1 MU on the open axis x cm^2/g per MU]; `gy_per_mu / reference_output` is the calibration factor.
+    """
+    own = replace(settings, directions=None, curve="")
+    facts = [__version__, _ENGINE_REVISION, machine.data_hash, model.energy, asdict(own), device.name]
+    if not machine.data_hash:  # not read from files: nothing to key it by
+        return _compute_reference(machine, model, own, device)
+    key = "output-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    known = _cache.recall(key)
+    if isinstance(known, float) and known > 0:
+        return known
+    value = _compute_reference(machine, model, own, device)
+    _cache.remember(key, value)
+    return value
+
+
+_ENGINE_REVISION = 1
+"""Raised whenever the physics of the stages changes, so that remembered outputs are computed anew."""
+
+
+def _compute_reference(machine: Machine, model: BeamModel, settings: Settings, device: Backend) -> float:
+    reference = model.calibration
+    h = REFERENCE_SPACING_CM
+    below = machine.sad_cm - reference.ssd_cm  # gantry z of the surface
+    side = 2 * int(np.ceil((0.5 * reference.field_cm * 1.2 + 7.0) / h))
+    # depths are multiples of the voxel: the point sits on a voxel face or centre, the cube around it is symmetric
+    length = int(np.ceil((reference.depth_cm + 10.0) / h))
+    grid = Grid(
+        origin_cm=(-(side - 1) * h / 2, 0.5 * h - below, -(side - 1) * h / 2), spacing_cm=(h, h, h), shape=(side, length, side)
+    )
+    water = np.ones(grid.shape, np.float32)
+    scene = device.load(_padded(Volume(grid, water)))
+    job = _Job(machine, model, (reference_beam(machine, model),))
+    raw, _ = _deliver(device, scene, job, "HFS", settings, _Clock(None))
+    offsets = np.linspace(-0.5, 0.5, 9)
+    z, y, x = np.meshgrid(offsets, reference.depth_cm - below + offsets, offsets, indexing="ij")
+    return float(Volume(scene.grid, raw).sample(np.stack([x, y, z], axis=-1)).mean())
+
+
+def _padded(volume: Volume) -> Volume:
+    """Add a layer of vacuum on every side, so that interpolation at the faces sees them."""
+    grid = volume.grid
+    origin = tuple(o - d for o, d in zip(grid.origin_cm, grid.spacing_cm, strict=True))
+    shape = tuple(n + 2 for n in grid.shape)
+    return Volume(Grid(origin, grid.spacing_cm, shape), np.pad(volume.values, 1))  # type: ignore[arg-type]
+
+
+def reference_beam(machine: Machine, model: BeamModel) -> Beam:
+    """A static beam of 1 MU with the calibration field: by the jaws where they are, by the leaves where they are not."""
+    half = 0.5 * model.calibration.field_cm
+    still = np.zeros(2)
+    square = np.tile([-half, half], (2, 1))
+    leaves = boundaries = None
+    needs_leaves = (machine.jaw_x is None) or (machine.jaw_y is None)
+    if needs_leaves:
+        boundaries = machine.mlc.boundaries_cm
+        middle = 0.5 * (boundaries[1:] + boundaries[:-1])
+        is_open = np.abs(middle) < half
+        one = np.where(is_open, half, 0.0)
+        leaves = np.tile(np.stack([-one, one]), (2, 1, 1))
+    return Beam(
+        number=1,
+        name="reference",
+        machine=machine.name,
+        energy=model.energy,
+        meterset_mu=1.0,
+        cumulative_meterset=np.array([0.0, 1.0]),
+        gantry_deg=still,
+        collimator_deg=still,
+        couch_deg=still,
+        isocentre_cm=np.zeros(3),
+        jaw_x_cm=None if machine.jaw_x is None else square,
+        jaw_y_cm=None if machine.jaw_y is None else square,
+        leaf_boundaries_cm=boundaries,
+        leaf_cm=leaves,
+        leaf_axis=machine.mlc.axis,
+    )
+
+
+def _frames(plan: Plan, ct: CtImage, structures: StructureSet | None) -> list[str]:
+    """Refuse what lies in different frames of reference; warn where a file does not say."""
+    names = {"plan": plan.frame_of_reference_uid, "CT": ct.frame_of_reference_uid}
+    if structures is not None:
+        names["structure set"] = structures.frame_of_reference_uid
+    given = {name: uid for name, uid in names.items() if uid}
+    if len(set(given.values())) > 1:
+        raise InvalidInput(
+            f"{', '.join(given)} are not in the same frame of reference",
+            "the dose would be computed at the wrong place",
+            "Export plan, CT and structures of one treatment plan",
+        )
+    missing = [name for name in names if name not in given]
+    if missing:
+        return [f"No frame of reference in {' and '.join(missing)}: taken to be that of the CT."]
+    return []
+
+
+def _isocentres_inside(plan: Plan, grid: Grid) -> None:
+    for beam in plan.beams:
+        gap = np.maximum(grid.lower_cm - beam.isocentre_cm, beam.isocentre_cm - grid.upper_cm).max()
+        if gap > 30:
+            raise InvalidInput(
+                f"The isocentre of beam {beam.number} '{beam.name}' lies {gap:.0f} cm outside the body",
+                "plan and CT do not belong together",
+                "Check that both come from the same patient",
+            )
+
+
+def _cut_off(grid: Grid, dose: NDArray[np.float32], wanted: Grid) -> list[str]:
+    """Warn when the asked-for grid misses the dose maximum."""
+    k, j, i = np.unravel_index(int(np.argmax(dose)), dose.shape)
+    point = np.array([grid.axes_cm[0][i], grid.axes_cm[1][j], grid.axes_cm[2][k]])
+    if np.any(point < wanted.lower_cm) or np.any(point > wanted.upper_cm):
+        return [f"The dose maximum of {dose.max():.2f} Gy lies outside the grid that the dose is returned on."]
+    return []
+
+
+@dataclass(slots=True, eq=False)
+class _Clock:
+    """Adds up wall time by stage and reports progress within a part of the whole."""
+
+    progress: Progress | None
+    low: float = 0.0
+    width: float = 1.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def part(self, low: float, width: float) -> _Clock:
+        """A clock for a part of the work, with the same sums."""
+        return _Clock(self.progress, low, width, self.seconds)
+
+    @contextmanager
+    def __call__(self, stage: str, done: float) -> Iterator[None]:
+        if self.progress is not None:
+            self.progress(stage, self.low + self.width * done)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            log.debug("%s: %.3f s", stage, spent)
+
+    def within(self, stage: str, low: float, width: float) -> Callable[[float], None] | None:
+        """Progress of a stage from inside it."""
+        report = self.progress
+        if report is None:
+            return None
+        return lambda share: report(stage, self.low + self.width * (low + width * share))

@@ -339,7 +339,7 @@ def _boundary(polygons: list[Array], rows: Array | None = None) -> _Pieces:
     polygons : list of ndarray, shape (k, 2)
         Closed polygons (x, y); the last point joins the first.
     rows : ndarray, optional
-        More y at which to cut.
+        More y at which to cut, rising; what lies below the first and above the last is left out.
     """
     start = np.concatenate(polygons)
     end = np.concatenate([np.roll(p, -1, axis=0) for p in polygons])
@@ -348,8 +348,8 @@ def _boundary(polygons: list[Array], rows: Array | None = None) -> _Pieces:
     is_down = start[:, 1] > end[:, 1]
     low, high = np.where(is_down[:, None], end, start), np.where(is_down[:, None], start, end)
     cuts = np.unique(np.concatenate([low[:, 1], high[:, 1]]))
-    if len(cuts) and rows is not None:
-        cuts = np.union1d(cuts, rows[(rows > cuts[0]) & (rows < cuts[-1])])
+    if rows is not None:
+        cuts = np.union1d(cuts[(cuts > rows[0]) & (cuts < rows[-1])], rows)
     for _ in range(_MOST_CROSSING_ROUNDS):
         edge, band = _bands(low[:, 1], high[:, 1], cuts)
         y0, y1 = cuts[band], cuts[band + 1]
@@ -381,7 +381,8 @@ _CROSSING_TOLERANCE = 1e-7
 
 def _bands(low: Array, high: Array, cuts: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """For every edge and every band that it passes: number of the edge, number of the band."""
-    first, last = np.searchsorted(cuts, low), np.searchsorted(cuts, high)
+    last_cut = max(len(cuts) - 1, 0)
+    first, last = (np.minimum(np.searchsorted(cuts, y), last_cut) for y in (low, high))
     count = last - first
     edge = np.repeat(np.arange(len(low)), count)
     within = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
@@ -411,17 +412,27 @@ def _coverage(polygons: list[Array], grid: Grid) -> tuple[Array, tuple[int, int]
     corner : tuple of 2 ints
         Row and column of that part in the grid.
     """
-    dx, dy, _ = grid.spacing_cm
-    left, front = grid.lower_cm[:2]
-    points = (np.concatenate(polygons) - (left, front)) / (dx, dy)
-    c0, r0 = np.floor(points.min(axis=0)).astype(int)
-    c1, r1 = np.ceil(points.max(axis=0)).astype(int)
-    # In pixel units from the figure's own corner, so that nothing needs clipping.
-    p = _boundary([(polygon - (left, front)) / (dx, dy) - (c0, r0) for polygon in polygons], np.arange(r1 - r0 + 1.0))
-    shape = (max(r1 - r0, 1), max(c1 - c0, 1) + 2)
-    height = p.y1 - p.y0
-    row = np.minimum(((p.y0 + p.y1) / 2).astype(np.intp), shape[0] - 1)
-    low, high = np.minimum(p.x0, p.x1), np.maximum(p.x0, p.x1)
+    spacing, corner = np.asarray(grid.spacing_cm[:2]), grid.lower_cm[:2]
+    placed = [(polygon - corner) / spacing for polygon in polygons]  # in pixels from the grid's corner
+    rows = np.concatenate(placed)[:, 1]
+    top, bottom = max(int(np.floor(rows.min())), 0), min(int(np.ceil(rows.max())), grid.shape[1])
+    if bottom <= top:
+        return np.zeros((0, 0)), (0, 0)
+    p = _boundary(placed, np.arange(top, bottom + 1.0))
+    # Pieces right of the grid cover none of it; pieces left of it cover all that its left face does.
+    seen = np.minimum(p.x0, p.x1) < grid.shape[2]
+    x0, x1, y0, y1, sign = p.x0[seen], p.x1[seen], p.y0[seen], p.y1[seen], p.sign[seen]
+    is_left = np.maximum(x0, x1) <= 0
+    x0, x1 = np.where(is_left, 0.0, x0), np.where(is_left, 0.0, x1)
+    if not len(x0):
+        return np.zeros((0, 0)), (0, 0)
+    low, high = np.minimum(x0, x1), np.maximum(x0, x1)
+    start = int(np.floor(low.min()))
+    low, high = low - start, high - start
+    last = int(np.ceil(high.max())) if seen.all() else max(int(np.ceil(high.max())), grid.shape[2] - start)
+    shape = (bottom - top, last + 2)
+    height = y1 - y0
+    row = np.minimum(((y0 + y1) / 2).astype(np.intp) - top, shape[0] - 1)
     first = np.floor(low).astype(np.intp)
     count = np.maximum(np.ceil(high).astype(np.intp) - first, 1)
     piece = np.repeat(np.arange(len(row)), count)
@@ -437,18 +448,15 @@ def _coverage(polygons: list[Array], grid: Grid) -> tuple[Array, tuple[int, int]
     cover = total - before
     is_last = step == count[piece] - 1
     flat = row[piece] * shape[1] + column
-    sign = p.sign[piece]
+    sign = sign[piece]
     # Stored as differences along the row: a running sum fills everything to the right.
     size = shape[0] * shape[1]
     rise = np.bincount(flat, sign * cover, size)
     inner = ~is_last
     rise += np.bincount(flat[inner] + 1, -(sign * cover)[inner], size)
     rise += np.bincount(flat[is_last] + 1, (sign * (height[piece] - cover))[is_last], size)
-    area = np.cumsum(rise.reshape(shape), axis=1)
+    area: Array = np.cumsum(rise.reshape(shape), axis=1, dtype=np.float64)
     area[area < _ROUNDING] = 0.0
     area[area > 1 - _ROUNDING] = 1.0
-    top, side = max(r0, 0), max(c0, 0)
-    bottom, end = min(r0 + shape[0], grid.shape[1]), min(c0 + shape[1], grid.shape[2])
-    if bottom <= top or end <= side:
-        return np.zeros((0, 0)), (0, 0)
-    return area[top - r0 : bottom - r0, side - c0 : end - c0], (top, side)
+    side, end = max(start, 0), min(start + shape[1], grid.shape[2])
+    return area[:, side - start : max(end, side) - start], (top, side)

@@ -117,6 +117,18 @@ def test_a_structure_larger_than_the_grid_is_cropped():
     assert area_in(in_plane(box(-3.0, -2.2, -1, 1, 0.0))) == pytest.approx(0.3 * 2, rel=EXACT)
 
 
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [((0, 0, 0), (9, 3, 50)), ((2, 17, 0), (5, 18, 50)), ((0, 0, 26), (9, 40, 27)), ((4, 12, 31), (7, 25, 38))],
+)
+def test_a_part_of_the_grid_has_the_same_shares(low, high):
+    structure = in_plane(circle(1.7, 0.0), circle(0.9, 0.0, centre=(0.3, 0.2)), box(-1.2, 0.4, -2.5, 0.9, 0.0))
+    whole = mask(structure, GRID).values
+    part = mask(structure, GRID.box(low, high)).values
+    cut = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    np.testing.assert_allclose(part, whole[cut], atol=1e-6)
+
+
 def test_slabs_reach_half_a_spacing_beyond_the_ends():
     cylinder = Structure(1, "c", contours_cm=tuple(circle(1.0, z) for z in (-0.6, -0.3, 0.0, 0.3)))
     low, high = bounds_cm(cylinder)

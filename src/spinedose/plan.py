@@ -94,7 +94,9 @@ class Beam:
             if jaw is not None:
                 self._prove(jaw.shape == (n, 2), f"has {name} for another number of control points")
                 self._prove(bool(np.all(jaw[:, 0] <= jaw[:, 1])), f"has crossed jaws ({name})", "no light passes them")
-        self._prove((self.leaf_cm is None) == (self.leaf_boundaries_cm is None), "has leaves without boundaries or vice versa")
+        self._prove(
+            (self.leaf_cm is None) == (self.leaf_boundaries_cm is None), "has leaves without boundaries or vice versa"
+        )
         self._prove(self.leaf_axis in ("x", "y"), f"has leaf axis '{self.leaf_axis}'")
         if self.leaf_cm is not None and self.leaf_boundaries_cm is not None:
             pairs = len(self.leaf_boundaries_cm) - 1
@@ -104,7 +106,8 @@ class Beam:
             worst = np.unravel_index(int(np.argmin(gap)), gap.shape)
             self._prove(
                 gap[worst] > -LEAF_OVERLAP_TOLERANCE_CM,
-                f"has crossed leaves: pair {worst[1] + 1} at control point {worst[0]} overlaps by {-10 * gap[worst]:.2f} mm",
+                f"has crossed leaves: pair {worst[1] + 1} at control point {worst[0]} "
+                f"overlaps by {-10 * gap[worst]:.2f} mm",
                 "no machine can do that",
                 "Export the plan again, or correct the leaf positions",
             )
@@ -120,7 +123,7 @@ class Beam:
 
 
 LEAF_OVERLAP_TOLERANCE_CM = 0.02
-"""Planning systems store closed pairs with overlaps of rounding size (-0.07 mm seen); beyond 0.2 mm it is an error."""
+"""Tips of a closed pair may be rounded past each other; beyond 0.2 mm it is an error (no real file at hand overlaps)."""
 
 _ARRAYS = (
     "cumulative_meterset",

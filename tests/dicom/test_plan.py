@@ -420,6 +420,9 @@ def test_eclipse_dose_is_a_share_at_a_reference_point(tmp_path: Path) -> None:
     beam = one_beam(eclipse_dose([1.0, 0.9, 0.1], BeamDose="2"), tmp_path)
     assert beam.planned_point_dose_gy == pytest.approx(1.8, rel=EXACT)
     np.testing.assert_array_equal(beam.planned_point_cm, [0.5, 0, 0])
+    beam = one_beam(eclipse_dose([1.0, 0.1, 0.9], BeamDose="2"), tmp_path)
+    assert beam.planned_point_dose_gy == pytest.approx(1.8, rel=EXACT)
+    np.testing.assert_array_equal(beam.planned_point_cm, [0, 7, 0])
 
 
 def test_no_planned_dose_without_point_or_of_zero(tmp_path: Path) -> None:

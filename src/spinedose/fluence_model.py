@@ -17,8 +17,8 @@ from spinedose.segments import Segments
 Array = NDArray[np.float64]
 Maps = NDArray[np.float32]
 
-TIP_POINTS = 1024
-"""Points of the tabulated leaf tip; its running integrals are then good to 1e-4 cm."""
+TIP_POINTS = 512
+"""Points of the tabulated leaf tip; its running integrals are then good to 1e-5 cm."""
 
 LARGEST_MARGIN_CM = 12.0
 """Extra-focal fluence further than this beyond the jaws is left out."""
@@ -106,30 +106,30 @@ class LeafTip:
 
     Parameters
     ----------
-    step_cm : float
-        Distance between table points, at the isocentre plane [cm].
+    distance_cm : ndarray, shape (k,)
+        Distances behind the tip, at the isocentre plane: the last one times the squares of 0, 1/(k-1), ... 1 [cm]. The
+        chord grows with the root of the distance, so points lie densest at the tip.
     coverage : ndarray, shape (k,)
-        1 minus the transmission, at distances 0, step, 2 step ... behind the tip. 0 in front of the tip; behind the
-        last point the last value counts.
+        1 minus the transmission at these distances, linear between them; 0 in front of the tip. Behind the last point
+        the last value counts.
     first_integral, second_integral : ndarray, shape (k,)
         Running integrals of `coverage` [cm] and of that [cm^2], both 0 at the tip.
     """
 
-    step_cm: float
+    distance_cm: Array
     coverage: Array
     first_integral: Array
     second_integral: Array
 
     def __post_init__(self) -> None:
-        assert len(self.coverage) == len(self.first_integral) == len(self.second_integral) >= 2
+        assert len(self.distance_cm) == len(self.coverage) >= 2
+        assert len(self.first_integral) == len(self.second_integral) == len(self.coverage)
         assert self.coverage[0] == 0 and bool(np.all(np.diff(self.coverage) >= 0))
 
     @property
     def leakage_width_cm(self) -> float:
         """Width of an open strip that would pass what the rounding of one tip passes (6), isocentre plane [cm]."""
-        full = float(self.coverage[-1])
-        length = self.step_cm * (len(self.coverage) - 1)
-        return length - float(self.first_integral[-1]) / full
+        return float(self.distance_cm[-1] - self.first_integral[-1] / self.coverage[-1])
 
 
 def leaf_tip(machine: Machine, beam_model: BeamModel) -> LeafTip:
@@ -151,18 +151,17 @@ def leaf_tip(machine: Machine, beam_model: BeamModel) -> LeafTip:
     depth_of_arc = radius - math.sqrt(radius**2 - half**2)
     if depth_of_arc <= 0:
         depth_of_arc = 1e-6
-    magnification = machine.sad_cm / mlc.plane_cm
-    behind = np.linspace(0.0, depth_of_arc, TIP_POINTS)
+    behind = depth_of_arc * np.linspace(0.0, 1.0, TIP_POINTS) ** 2
     chord = 2 * np.sqrt(np.maximum(behind * (2 * radius - behind), 0.0))
     chord[-1] = mlc.thickness_cm
     leak = interleaf_share(machine, beam_model)
-    transmission = (1 - leak) * np.exp(-mu * chord) + leak * np.exp(-0.5 * mu * chord)
-    coverage = 1 - transmission
-    step = depth_of_arc * magnification / (TIP_POINTS - 1)
+    coverage = 1 - ((1 - leak) * np.exp(-mu * chord) + leak * np.exp(-0.5 * mu * chord))
+    distance = behind * (machine.sad_cm / mlc.plane_cm)
+    step = np.diff(distance)
     first = np.concatenate([[0.0], np.cumsum(0.5 * (coverage[1:] + coverage[:-1]) * step)])
     # Exact for coverage that is linear between the points, like the first integral.
     second = np.concatenate([[0.0], np.cumsum(first[:-1] * step + (2 * coverage[:-1] + coverage[1:]) * step**2 / 6)])
-    return LeafTip(step, coverage, first, second)
+    return LeafTip(distance, coverage, first, second)
 
 
 def interleaf_share(machine: Machine, beam_model: BeamModel) -> float:

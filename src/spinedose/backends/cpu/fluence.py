@@ -148,7 +148,6 @@ class _Leaves:
             tip.coverage,
             tip.first_integral,
             tip.second_integral,
-            tip.leakage_width_cm,
             self.closed,
             self.first_edge_cm,
             self.pixel_cm,
@@ -156,7 +155,7 @@ class _Leaves:
 
 
 @njit(parallel=True, cache=True)
-def _draw_leaves(maps, start, end, first, last, row, weight, dist, cov, int1, int2, leak_width, closed, edge0, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _draw_leaves(maps, start, end, first, last, row, weight, dist, cov, int1, int2, closed, edge0, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Transmission of the leaves (n, lines across, pixels along); one thread makes whole segments.
 
     `first[i]:last[i]` are the entries of line i in `row` (leaf pair j, or pairs + j for the strip between pairs j and
@@ -186,12 +185,13 @@ def _draw_leaves(maps, start, end, first, last, row, weight, dist, cov, int1, in
                 through[j - low, i] = 1.0 - covered
         for j in range(low, high):
             for i in range(pixels):
-                open0 = (through[j - low, i] - closed) / (1.0 - closed)
-                open1 = (through[j + 1 - low, i] - closed) / (1.0 - closed)
-                x = edge0 + (i + 0.5) * pixel
-                both = max(min(open0, open1) - _missed(x, pixel, start[s], end[s], j, leak_width), 0.0)
-                one = open0 + open1 - 2.0 * both
-                strip[j - low, i] = both + one * math.sqrt(closed) + (1.0 - both - one) * closed
+                t0, t1 = through[j - low, i], through[j + 1 - low, i]
+                if _is_constant(t0, closed) and _is_constant(t1, closed):
+                    strip[j - low, i] = math.sqrt(t0 * t1)
+                else:
+                    x = edge0 + (i + 0.5) * pixel
+                    apart = _mean_square_difference(x, pixel, start[s], end[s], j, dist, cov)
+                    strip[j - low, i] = 0.5 * (t0 + t1 - apart)
         for line in range(lines):
             for i in range(pixels):
                 maps[s, line, i] = 0.0
@@ -243,28 +243,50 @@ def _integral(u, order, dist, cov, int1, int2):  # type: ignore[no-untyped-def] 
 
 
 @njit(cache=True)
-def _missed(x, pixel, start, end, j, leak_width):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """How much less the pairs j and j + 1 are open together than if one's time were within the other's (10)."""
-    lo0, hi0 = _open_interval(x, pixel, start[0, j], end[0, j], start[1, j], end[1, j], leak_width)
-    lo1, hi1 = _open_interval(x, pixel, start[0, j + 1], end[0, j + 1], start[1, j + 1], end[1, j + 1], leak_width)
-    return min(hi0 - lo0, hi1 - lo1) - max(0.0, min(hi0, hi1) - max(lo0, lo1))
+def _is_constant(through, closed):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Whether a pair was wide open or wholly closed all the time and all over the pixel."""
+    return through > 1.0 - 1e-6 or through < closed + 1e-6
 
 
 @njit(cache=True)
-def _open_interval(x, pixel, a0, a1, b0, b1, leak_width):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """When a pair is open at x, as an interval of the segment's time 0 to 1; tips count as sharp edges here.
+def _mean_square_difference(x, pixel, start, end, j, dist, cov):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Mean over segment and pixel of the squared difference of half-height transmissions of pairs j and j + 1 (10).
 
-    A tip that stands still has no time, but an edge inside the pixel: there the interval is that of the pixel's width.
+    Two points in a pixel, and a moment for each pixel of travel: leaf ends are softer than a pixel.
     """
-    a0, a1, b0, b1 = a0 - leak_width, a1 - leak_width, b0 + leak_width, b1 + leak_width
-    part = min(max((x - 0.5 * (a0 + a1)) / max(abs(a1 - a0), pixel) + 0.5, 0.0), 1.0)
-    lo, hi = (0.0, part) if a1 > a0 else (1.0 - part, 1.0)
-    part = min(max((0.5 * (b0 + b1) - x) / max(abs(b1 - b0), pixel) + 0.5, 0.0), 1.0)
-    if b1 > b0:
-        lo = max(lo, 1.0 - part)
-    else:
-        hi = min(hi, part)
-    return lo, max(lo, hi)
+    travel = 0.0
+    for k in (j, j + 1):
+        travel = max(travel, abs(end[0, k] - start[0, k]), abs(end[1, k] - start[1, k]))
+    moments = max(1, math.ceil(travel / pixel))
+    total = 0.0
+    for m in range(moments):
+        t = (m + 0.5) / moments
+        for side in (-0.25, 0.25):
+            p = x + side * pixel
+            first = math.sqrt(_through_pair(p, t, start, end, j, dist, cov))
+            second = math.sqrt(_through_pair(p, t, start, end, j + 1, dist, cov))
+            total += (first - second) * (first - second)
+    return total / (2 * moments)
+
+
+@njit(cache=True)
+def _through_pair(x, t, start, end, j, dist, cov):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Transmission of pair j on the ray x at time t (0 to 1) of the segment."""
+    covered = _coverage(start[0, j] + t * (end[0, j] - start[0, j]) - x, dist, cov)
+    covered += _coverage(x - start[1, j] - t * (end[1, j] - start[1, j]), dist, cov)
+    return max(1.0 - covered, 0.0)
+
+
+@njit(cache=True)
+def _coverage(u, dist, cov):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Coverage at distance u behind the tip."""
+    last = len(cov) - 1
+    if u <= 0.0:
+        return 0.0
+    if u >= dist[last]:
+        return cov[last]
+    i = min(int(last * math.sqrt(u / dist[last])), last - 1)
+    return cov[i] + (u - dist[i]) * (cov[i + 1] - cov[i]) / (dist[i + 1] - dist[i])
 
 
 @njit(parallel=True, cache=True)

@@ -123,7 +123,7 @@ class Beam:
 
 
 LEAF_OVERLAP_TOLERANCE_CM = 0.02
-"""Tips of a closed pair may be rounded past each other; beyond 0.2 mm it is an error (no real file at hand overlaps)."""
+"""Tips of a closed pair may be rounded past each other; more than 0.2 mm is an error (no real file at hand has any)."""
 
 _ARRAYS = (
     "cumulative_meterset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ BOUNDARIES = (-20, -10, 0, 10, 20)  # four leaf pairs of 10 mm
 
 def item(**elements: Any) -> Dataset:
     dataset = Dataset()
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # wrong values are put in on purpose
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
     return dataset
 
 

@@ -20,6 +20,7 @@ ROOMS = (
     ("demo",),
     ("report",),
     ("check",),
+    ("ideal",),
     ("engine",),
     ("result",),
     ("dicom",),
@@ -36,7 +37,7 @@ ROOMS = (
     ("structures",),
     ("geometry",),
     ("grid",),
-    ("_resources",),
+    ("_resources", "_cache"),
     ("units", "errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}

@@ -108,6 +108,9 @@ def dose(
         str | None,
         typer.Option(metavar="M", help="Machine for all beams: a name of `spinedose machines`, or a folder."),
     ] = None,
+    curve: Annotated[
+        str, typer.Option(metavar="C", help="Density curve of the CT scanner: a name, or a TOML file.")
+    ] = "generic",
     spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm].")] = 2.5,
     like: Annotated[
         Path | None, typer.Option(metavar="RD.dcm", help="Write the dose on the grid of this RTDOSE.")
@@ -158,12 +161,13 @@ def dose(
                 missing_slices=missing_slices,
             ),
             machine=machine,
+            curve=curve,
             spacing_mm=spacing_mm,
             backend=backend,
             per_beam=per_beam,
             progress=report,
         )
-        report("write", 0.0)
+        report("write", 1.0)
         result.save(output)
         if beam_folder is not None:
             beam_folder.mkdir(exist_ok=True)
@@ -203,17 +207,19 @@ def demo(
     with _progress(wanted=not quiet) as report:
         report("make the case", 0.0)
         out.mkdir(parents=True, exist_ok=True)
-        files = write_demo(out, demo_case())
+        case = demo_case()
+        files = write_demo(out, case)
         report("read", 0.0)
         inputs = _read_inputs(files.plan, files.ct, files.structures)
-        result = _compute(inputs, machine=None, spacing_mm=spacing_mm, backend=backend, per_beam=False, progress=report)
-        report("write", 0.0)
+        result = _compute(inputs, spacing_mm=spacing_mm, backend=backend, progress=report)
+        report("write", 1.0)
         target = out / "RD.dcm"
         result.save(target)
-        report("draw", 0.0)
-        pictures = _draw(result, inputs, out)
+        report("draw", 1.0)
+        pictures = _draw(result, inputs, out, case.prescription_gy)
     if not quiet:
         typer.echo(_verdict(result))
+        typer.echo(f"Prescribed to the target: {case.prescription_gy:g} Gy in {result.fractions} fraction(s).")
         typer.echo(_structure_table(result, inputs.structures))
         typer.echo(_timings(result))
         typer.echo(f"{time.perf_counter() - start:.1f} s in all, with reading, writing and drawing.")
@@ -309,14 +315,15 @@ def _read_inputs(
 def _compute(
     inputs: _Inputs,
     *,
-    machine: str | None,
+    progress: Callable[[str, float], None],
+    machine: str | None = None,
+    curve: str = "generic",
     spacing_mm: float,
     backend: Backend,
-    per_beam: bool,
-    progress: Callable[[str, float], None],
+    per_beam: bool = False,
 ) -> Dose:
     """Compute the dose with the settings of the command line."""
-    from spinedose.engine import compute_dose
+    from spinedose.engine import Settings, compute_dose
 
     return compute_dose(
         inputs.plan,
@@ -327,6 +334,7 @@ def _compute(
         like=inputs.like,
         backend=backend,
         per_beam=per_beam,
+        settings=Settings(curve=curve),
         progress=progress,
     )
 
@@ -455,7 +463,7 @@ def _show_warnings(warnings: tuple[str, ...]) -> None:
         typer.echo(f"Warning: {text}", err=True)
 
 
-def _draw(result: Dose, inputs: _Inputs, folder: Path) -> tuple[Path, ...]:
+def _draw(result: Dose, inputs: _Inputs, folder: Path, prescription_gy: float) -> tuple[Path, ...]:
     """Pictures of the dose, where matplotlib is installed."""
     import importlib.util
 
@@ -463,4 +471,8 @@ def _draw(result: Dose, inputs: _Inputs, folder: Path) -> tuple[Path, ...]:
         return ()
     from spinedose.report.pictures import draw_dose
 
-    return tuple(draw_dose(result, inputs.ct, inputs.structures, folder))
+    return tuple(
+        draw_dose(
+            result, inputs.ct, inputs.structures, folder, prescription_gy=prescription_gy, title=inputs.plan.label
+        )
+    )

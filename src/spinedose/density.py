@@ -456,7 +456,7 @@ def build_density(
     patches, warnings = _patches(ct, curve, structures)
     top = float(ct.hu.values.max()) if ct.saturated_voxels else np.inf
     mass, electron = np.zeros(grid.shape), np.zeros(grid.shape)
-    saturated = doubtful = 0.0
+    saturated = doubtful = rim = 0.0
     used = [0.0] * len(patches)
     for k in range(slices.start, slices.stop):
         hu, inside = ct.hu.values[k, rows, columns], body.inside.values[k, rows, columns]
@@ -476,6 +476,12 @@ def build_density(
             else:
                 own_mass, own_electron = (np.asarray(value, dtype=np.float32) for value in patch.densities)
                 share = share * inside[part] if patch.is_inside_only else share
+                if own_mass > curve.mass_density[-1]:
+                    # Metal explains why the CT number of a voxel that it fills partly is so high: the rest is tissue.
+                    is_rim = (share > 0) & ((unknown[part] == 1) | (high[part] == 1))
+                    rho[part][is_rim] = rho_e[part][is_rim] = 1
+                    unknown[part][is_rim] = high[part][is_rim] = 0
+                    rim += float((1 - share)[is_rim].sum(dtype=np.float64))
                 unknown[part] *= 1 - share
                 high[part] *= 1 - share
                 used[number] += float(share.sum(dtype=np.float64))
@@ -488,7 +494,7 @@ def build_density(
             averaged = (along @ (across @ plane).T).T
             for target, weight in zip(targets.row, targets.data, strict=True):
                 values[target] += weight * averaged
-    saturated_cm3, doubtful_cm3 = saturated * source.voxel_volume_cm3, doubtful * source.voxel_volume_cm3
+    saturated_cm3, doubtful_cm3, rim_cm3 = (n * source.voxel_volume_cm3 for n in (saturated, doubtful, rim))
     if curve.is_generic:
         warnings.append(f"The density curve '{curve.name}' was not measured on the CT scanner in use.")
     if saturated_cm3 > SMALLEST_VOLUME_CM3:
@@ -496,6 +502,11 @@ def build_density(
             f"{saturated_cm3:.3g} cm3 of the body have CT numbers above {min(curve.last_hu, top):g} HU, where the"
             f" density is unknown, and no density override; at most {curve.mass_density[-1]:g} g/cm3 was used there."
             " Assign a material to metal parts."
+        )
+    if rim_cm3 > SMALLEST_VOLUME_CM3:
+        warnings.append(
+            f"{rim_cm3:.3g} cm3 at the rim of metal, in voxels that its structure fills partly, were taken as water"
+            " instead of by their CT numbers."
         )
     if doubtful_cm3 > SMALLEST_VOLUME_CM3:
         warnings.append(

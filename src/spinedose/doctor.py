@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from spinedose import _resources
+from spinedose import _cache, _resources
 from spinedose._version import __version__
 from spinedose.errors import SpinedoseError
 
@@ -54,7 +54,7 @@ def examine() -> tuple[Finding, ...]:
     ]
     findings += [_library(name) for name in NEEDED]
     findings += [_library(name, purpose) for name, purpose in OPTIONAL.items()]
-    findings += [_cpu(), _cuda(), _cache(), _kernels(), _machines(), _curves(), _validator()]
+    findings += [_cpu(), _cuda(), _compiled(), _calibrations(), _kernels(), _machines(), _curves(), _validator()]
     return tuple(findings)
 
 
@@ -85,15 +85,28 @@ def _cuda() -> Finding:
     return Finding("backend cuda", True, "CuPy is installed; it is tried at the first computation")
 
 
-def _cache() -> Finding:
+def _compiled() -> Finding:
     """Where numba keeps compiled code, so that only the first run compiles."""
     from numba.core import config
 
     place = Path(config.CACHE_DIR or Path(__file__).parent / "backends" / "cpu" / "__pycache__")
-    nearest = next(folder for folder in (place, *place.parents) if folder.exists())
-    if os.access(nearest, os.W_OK):
-        return Finding("cache of compiled code", True, str(place))
-    return Finding("cache of compiled code", None, f"{place} cannot be written; numba falls back to the user's cache")
+    if _is_writable(place):
+        return Finding("compiled code", True, f"kept in {place}")
+    return Finding("compiled code", None, f"{place} cannot be written to; numba falls back to the user's cache")
+
+
+def _calibrations() -> Finding:
+    """Where the engine's output in the reference geometry is remembered."""
+    place = _cache.cache_folder()
+    if _is_writable(place):
+        return Finding("calibrations", True, f"kept in {place}")
+    return Finding("calibrations", None, f"{place} cannot be written to; they are computed at every run")
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which itself may still have to be made."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _kernels() -> Finding:

@@ -91,13 +91,26 @@ class TestDose:
             "missing_slices": "refuse",
             "inputs": "inputs",
             "machine": None,
+            "curve": "generic",
             "spacing_mm": 2.5,
             "backend": "auto",
             "per_beam": False,
         }
 
     def test_every_option_arrives(self, asked: dict[str, Any], tmp_path: Path) -> None:
-        options = ["--structures", "RS", "--machine", "m", "--spacing-mm", "1.25", "--like", "L", "--per-beam"]
+        options = [
+            "--structures",
+            "RS",
+            "--machine",
+            "m",
+            "--curve",
+            "ours.toml",
+            "--spacing-mm",
+            "1.25",
+            "--like",
+            "L",
+            "--per-beam",
+        ]
         options += ["--backend", "cpu", "--missing-slices", "interpolate", "--beams", "1,3", "--fraction-group", "2"]
         options += ["--bolus", "ignore", "--patient-position", "HFP", "--json", str(tmp_path / "r.json")]
         done = the_dose(tmp_path, *options)
@@ -111,6 +124,7 @@ class TestDose:
             "missing_slices": "interpolate",
             "inputs": "inputs",
             "machine": "m",
+            "curve": "ours.toml",
             "spacing_mm": 1.25,
             "backend": "cpu",
             "per_beam": True,

@@ -287,6 +287,24 @@ class TestTopOfTheScale:
         assert found.warnings == ()
         assert found.mass.values[2, 3, 5] == pytest.approx(4.5)
 
+    def test_metal_that_fills_a_voxel_partly_explains_its_ct_number(self) -> None:
+        """Of the three voxels at 3071 HU (x 0.8-1.4 cm) the rod fills one, half of the next, and not the third."""
+        ct = self._ct()
+        metal = {"relative_mass_density": 4.5, "relative_electron_density": 3.73}
+        rod = _box("rod", (0.8, 0.6, 0.8), (1.1, 0.8, 1.2), 0.4, **metal)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=StructureSet((rod,)))
+        np.testing.assert_allclose(found.mass.values[2, 3, 3:8], [1, 4.5, (4.5 + 1) / 2, 3, 1], rtol=1e-6)
+        np.testing.assert_allclose(found.electron.values[2, 3, 3:8], [1, 3.73, (3.73 + 1) / 2, 2.7, 1], rtol=1e-6)
+        assert found.saturated_cm3 == pytest.approx(0.2 * 0.2 * 0.4)
+        assert any("0.008 cm3 at the rim of metal" in text for text in found.warnings)
+
+    def test_an_override_by_tissue_does_not_explain_it(self) -> None:
+        ct = self._ct()
+        bone = _box("bone", (0.8, 0.6, 0.8), (1.1, 0.8, 1.2), 0.4, relative_mass_density=1.5)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=StructureSet((bone,)))
+        np.testing.assert_allclose(found.mass.values[2, 3, 3:8], [1, 1.5, (1.5 + 3) / 2, 3, 1], rtol=1e-6)
+        assert found.saturated_cm3 == pytest.approx(1.5 * 0.2 * 0.2 * 0.4)
+
     def test_a_scale_that_ends_below_the_curve(self) -> None:
         ct = self._ct(highest=1500, saturated=3)
         found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE)

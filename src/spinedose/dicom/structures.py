@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 from pydicom.uid import CTImageStorage, RTStructureSetStorage
 
 from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom
-from spinedose.dicom._writing import decimal, decimals, item, new_dataset, new_uid, save_aside
+from spinedose.dicom._writing import decimal, item, new_dataset, new_uid, save_aside
 from spinedose.errors import InvalidInput
 from spinedose.plan import Identity
 from spinedose.structures import GAP_FACTOR, PLANE_TOLERANCE_CM, Structure, StructureSet
@@ -321,11 +323,23 @@ def _contour_item(structure: Structure, slices: list[_Slice], heights: Array) ->
         nearest = int(np.argmin(np.abs(heights - points[0, 2]))) if slices else 0
         if slices and abs(heights[nearest] - points[0, 2]) <= PLANE_TOLERANCE_CM:
             contour.ContourImageSequence = [_image_reference(slices[nearest])]
-        contour.ContourData = decimals(np.round(points * MM_PER_CM, 3))
+        contour[_CONTOUR_DATA] = _contour_data(points)
         contours.append(contour)
     if contours:  # a structure without contours has no such sequence; an empty one is not allowed
         result.ContourSequence = contours
     return result
+
+
+_CONTOUR_DATA = 0x30060050
+
+
+def _contour_data(points_cm: Array) -> RawDataElement:
+    """Coordinates [mm] to three decimals, as the bytes of the file: pydicom checks each of some 100 000 numbers
+    apart."""
+    values = np.round(points_cm * MM_PER_CM, 3).ravel() + 0.0  # no -0.0
+    text = "\\".join(map(repr, values.tolist())).encode("ascii")
+    text += b" " * (len(text) % 2)
+    return RawDataElement(BaseTag(_CONTOUR_DATA), "DS", len(text), text, 0, False, True)
 
 
 def _observation_item(structure: Structure) -> Dataset:

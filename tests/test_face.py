@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import types
@@ -38,9 +37,6 @@ FACE = {
 HEAVY = ("numba", "scipy", "pydicom", "matplotlib", "rich", "cupy")
 """Libraries that take a good part of the half second in which `import spinedose` must be done."""
 
-IS_ENGINE_HERE = importlib.util.find_spec("spinedose.engine") is not None
-needs_engine = pytest.mark.skipif(not IS_ENGINE_HERE, reason="the engine is not part of this version")
-
 
 def _run(code: str) -> str:
     """What fresh Python prints."""
@@ -55,7 +51,6 @@ def test_the_face_is_pinned() -> None:
     assert dir(spinedose) == sorted(FACE)
 
 
-@needs_engine
 @pytest.mark.parametrize("name", sorted(FACE))
 def test_every_name_is_there(name: str) -> None:
     assert getattr(spinedose, name) is not None

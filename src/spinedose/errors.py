@@ -15,7 +15,7 @@
 
 A message reads: problem (why it is one). What to do. Example::
 
-    Beam 3 'LAO' has an enhanced dynamic wedge (its fluence is not modelled). Replan without the wedge, or leave the beam out.
+    Beam 3 'LAO' has an enhanced dynamic wedge (its fluence is not modelled). Replan without it, or leave the beam out.
 """
 
 from __future__ import annotations

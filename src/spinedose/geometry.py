@@ -60,7 +60,7 @@ def gantry_from_fixed(gantry_deg: float) -> Matrix:
 
 
 def collimator_from_gantry(collimator_deg: float) -> Matrix:
-    """Rotation (3, 3), gantry to collimator: by minus the collimator angle about +z (counterclockwise from the source)."""
+    """Rotation (3, 3), gantry to collimator: by minus the collimator angle about +z (counterclockwise, source view)."""
     return _rotation("z", -collimator_deg)
 
 
@@ -71,7 +71,8 @@ def gantry_from_patient(patient_position: str, couch_deg: float, gantry_deg: flo
 
 def beam_direction(patient_position: str, couch_deg: float, gantry_deg: float) -> NDArray[np.float64]:
     """Unit vector (3,) in patient axes along which the central ray travels (from the source to the isocentre)."""
-    return -gantry_from_patient(patient_position, couch_deg, gantry_deg)[2]
+    direction: NDArray[np.float64] = -gantry_from_patient(patient_position, couch_deg, gantry_deg)[2]
+    return direction
 
 
 def _rotation(axis: str, angle_deg: float) -> Matrix:

@@ -57,7 +57,10 @@ class Grid:
     @property
     def axes_cm(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Voxel-centre coordinates along x (nx,), y (ny,) and z (nz,) [cm]."""
-        x, y, z = (o + d * np.arange(n) for o, d, n in zip(self.origin_cm, self.spacing_cm, self.shape[::-1], strict=True))
+        x, y, z = (
+            np.asarray(o + d * np.arange(n), dtype=np.float64)
+            for o, d, n in zip(self.origin_cm, self.spacing_cm, self.shape[::-1], strict=True)
+        )
         return x, y, z
 
     @property
@@ -73,7 +76,8 @@ class Grid:
     def indices_of(self, points_cm: ArrayLike) -> NDArray[np.float64]:
         """Fractional voxel indices (z, y, x) of points (x, y, z) [cm]; both of shape (..., 3)."""
         points = np.asarray(points_cm, dtype=float)
-        return ((points - self.origin_cm) / self.spacing_cm)[..., ::-1]
+        index: NDArray[np.float64] = ((points - self.origin_cm) / self.spacing_cm)[..., ::-1]
+        return index
 
     def box(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> Grid:
         """Part of the grid from index `low` up to but not including `high`, both (z, y, x)."""
@@ -120,7 +124,8 @@ class Volume:
         points_cm : array_like, shape (..., 3)
             Points (x, y, z) [cm], DICOM LPS.
         outside : float
-            Value for points beyond the faces of the grid. Within half a voxel of a face the nearest voxel centre counts.
+            Value for points beyond the faces of the grid. Within half a voxel of a face the nearest voxel centre
+            counts.
 
         Returns
         -------

@@ -71,7 +71,8 @@ class Grid:
     @property
     def upper_cm(self) -> NDArray[np.float64]:
         """Corner with the largest coordinates (x, y, z), voxel faces included [cm]."""
-        return self.lower_cm + np.asarray(self.spacing_cm) * np.asarray(self.shape[::-1])
+        upper: NDArray[np.float64] = self.lower_cm + np.multiply(self.spacing_cm, self.shape[::-1])
+        return upper
 
     def indices_of(self, points_cm: ArrayLike) -> NDArray[np.float64]:
         """Fractional voxel indices (z, y, x) of points (x, y, z) [cm]; both of shape (..., 3)."""

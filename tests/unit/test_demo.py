@@ -147,7 +147,8 @@ def test_projection_by_hand():
 
 def test_the_cord_is_shielded_and_the_target_is_not(case):
     """Rays from the source to points, with the directions of the geometry module rather than the demo's projection."""
-    cord = np.array([c.mean(axis=0) for c in case.structures["SpinalCord"].contours_cm if abs(c[0, 2]) < 1.2])
+    outlines = [c for c in case.structures["SpinalCord"].contours_cm if abs(c[0, 2]) < 1.2]
+    cord = np.concatenate([(c + c.mean(axis=0)) / 2 for c in outlines])  # half-way out
     lesion = np.array([c.mean(axis=0) for c in case.structures["GTV"].contours_cm])
     seen = {"cord": 0, "lesion": 0}
     count = 0

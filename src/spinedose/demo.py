@@ -479,7 +479,7 @@ def _contour(shape: Shape, centre: tuple[float, float], z: float, reach: float, 
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 FRACTIONS, FRACTION_DOSE_GY = 2, 12.0
-TOTAL_MU = 3800.0
+TOTAL_MU = 3850.0
 """Meterset of a fraction [MU]: about 80 % of the target then receive the prescribed dose, and the cord stays below 17
 Gy."""
 
@@ -648,7 +648,7 @@ ATTENUATION_PER_CM = 0.05
 UNDERDOSE_IMPORTANCE = 10.0
 """How much more a lack of dose counts than an excess."""
 
-LEAST_WEIGHT, MOST_WEIGHT = 0.25, 4.0
+LEAST_WEIGHT, MOST_WEIGHT = 0.3, 2.0
 """Range of a segment's meterset relative to the mean; a choice for the demo, within what dose rates allow."""
 
 

@@ -31,6 +31,7 @@ def harmonics(direction: ArrayLike, order: int) -> Array:
     u = np.asarray(direction, float)
     x, y, z = u[..., 0], u[..., 1], u[..., 2]
     result = np.empty((*u.shape[:-1], (order + 1) ** 2))
+    norm = harmonic_norms(order)
     # cosine and sine of the azimuth times sin(theta)^m, by recursion; no division, hence no trouble at the poles
     c, s = np.ones_like(x), np.zeros_like(x)
     diagonal = np.ones_like(x)
@@ -42,14 +43,23 @@ def harmonics(direction: ArrayLike, order: int) -> Array:
         for degree in range(m, order + 1):
             if degree > m:
                 below, current = current, ((2 * degree - 1) * z * current - (degree + m - 1) * below) / (degree - m)
+            centre = degree * degree + degree
+            result[..., centre + m] = norm[centre + m] * current * c
+            if m > 0:
+                result[..., centre - m] = norm[centre - m] * current * s
+    return result
+
+
+def harmonic_norms(order: int) -> Array:
+    """Factors, shape ((L + 1)^2,), that make the harmonics of `harmonics` orthonormal; for backends that recur on their own."""
+    result = np.empty((order + 1) ** 2)
+    for degree in range(order + 1):
+        for m in range(degree + 1):
             ratio = 1.0
             for k in range(degree - m + 1, degree + m + 1):
                 ratio /= k
             norm = np.sqrt((2 * degree + 1) / (4 * np.pi) * ratio * (1 if m == 0 else 2))
-            centre = degree * degree + degree
-            result[..., centre + m] = norm * current * c
-            if m > 0:
-                result[..., centre - m] = norm * current * s
+            result[[degree * degree + degree + m, degree * degree + degree - m]] = norm
     return result
 
 

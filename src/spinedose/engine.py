@@ -23,8 +23,17 @@ from spinedose.cones import ConeTable, cone_table
 from spinedose.density import CtImage, build_density, calculation_grid, find_body, read_curve
 from spinedose.directions import Directions, directions
 from spinedose.errors import InvalidInput, NumericalError
-from spinedose.exposure import Exposure, attenuation, collimator_rotations, make_exposure, reached_box, voxel_axes
-from spinedose.fluence_model import fluence_raster
+from spinedose.exposure import (
+    Exposure,
+    attenuation,
+    collimator_rotations,
+    make_exposure,
+    pool,
+    reached_box,
+    split_halo,
+    voxel_axes,
+)
+from spinedose.fluence_model import Raster, fluence_raster
 from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine, machine_for_beam
 from spinedose.plan import Beam, Plan
@@ -38,6 +47,9 @@ Progress = Callable[[str, float], None]
 
 MOST_DIRECTIONS, FEWEST_DIRECTIONS = 1600, 200
 DEEPEST_CM = 150.0
+HALO_MOMENTS = 3
+"""Degree of the angular moments of leakage and head scatter, which are weak and come from all sides of a field."""
+
 VACUUM = 1e-5
 """Below this relative electron density (a hundredth of air) a voxel has no dose."""
 
@@ -56,7 +68,9 @@ class Settings:
     segment_step_deg : float
         Largest turn of gantry, collimator or couch in one fluence segment [degrees].
     group_step_deg : float
-        Largest spread of gantry angles that share radiological depth and beam direction [degrees].
+        Width of the bins of gantry angle that share radiological depth [degrees].
+    bundle_step_deg : float
+        Width of the bins that share the direction of travel, and the angle of leakage and head scatter [degrees].
     pixel_cm : float or None
         Pixel of the fluence maps at the isocentre plane [cm]; None: 1 mm, or 0.4 voxels if that is less.
     curve : str
@@ -67,6 +81,7 @@ class Settings:
     moments: int = 6
     segment_step_deg: float = 1.0
     group_step_deg: float = 2.0
+    bundle_step_deg: float = 6.0
     pixel_cm: float | None = None
     curve: str = "generic"
 
@@ -75,7 +90,7 @@ class Settings:
             raise InvalidInput(f"{self.directions} directions were asked for", "32 to 20000 make sense")
         if not 0 <= self.moments <= 12:
             raise InvalidInput(f"Moments of order {self.moments} were asked for", "0 to 12 are possible")
-        for name in ("segment_step_deg", "group_step_deg"):
+        for name in ("segment_step_deg", "group_step_deg", "bundle_step_deg"):
             if not 0 < getattr(self, name) <= 15:
                 raise InvalidInput(f"{name} is {getattr(self, name)}", "a step lies between 0 and 15 degrees")
         if self.pixel_cm is not None and not 0.01 <= self.pixel_cm <= 0.1:
@@ -225,32 +240,43 @@ def _deliver(
     table = attenuation(
         model.spectrum, soft.radius_cm, soft.value, model.electrons.attenuation_per_cm, depth_cm=DEEPEST_CM
     )
-    exposures = []
-    for i, beam in enumerate(job.beams):
-        with clock("fluence", 0.25 * i / len(job.beams)):
-            segments = segment_beam(beam, max_gantry_step_deg=settings.segment_step_deg)
-            raster = fluence_raster(segments, job.machine, model, pixel_cm=pixel)
-            rotations = collimator_rotations(segments, patient_position)
-            maps = device.fluence(job.machine, model, segments, raster, voxel_axes(rotations, grid.spacing_cm))
-        with clock("geometry", 0.25 * (i + 1) / len(job.beams)):
-            exposures.append(
-                make_exposure(
-                    maps,
-                    segments,
-                    grid=grid,
-                    patient_position=patient_position,
-                    isocentre_cm=beam.isocentre_cm,
-                    sad_cm=job.machine.sad_cm,
-                    attenuation=table,
-                    order=settings.moments,
-                    group_step_deg=settings.group_step_deg,
+    fields, halos = [], []
+    around = _by_isocentre(job.beams)
+    for i, beams in enumerate(around):
+        with clock("fluence", 0.2 * i / len(around)):
+            segments = [segment_beam(beam, max_gantry_step_deg=settings.segment_step_deg) for beam in beams]
+            raster = _union([fluence_raster(part, job.machine, model, pixel_cm=pixel) for part in segments])
+            maps = []
+            for part in segments:
+                rotations = collimator_rotations(part.gantry_deg, part.collimator_deg, part.couch_deg, patient_position)
+                maps.append(device.fluence(job.machine, model, part, raster, voxel_axes(rotations, grid.spacing_cm)))
+        with clock("geometry", 0.2 * (i + 1) / len(around)):
+            bundle = settings.bundle_step_deg
+            field, halo = split_halo(pool(segments, maps), bundle)
+            for shots, step, kind in ((field, settings.group_step_deg, fields), (halo, bundle, halos)):
+                kind.append(
+                    make_exposure(
+                        shots,
+                        grid=grid,
+                        patient_position=patient_position,
+                        isocentre_cm=beams[0].isocentre_cm,
+                        sad_cm=job.machine.sad_cm,
+                        attenuation=table,
+                        group_step_deg=step,
+                        bundle_step_deg=bundle,
+                    )
                 )
-            )
-    return transport_exposures(device, scene, exposures, cone_table(model.spectrum), settings, clock)
+    return transport_exposures(device, scene, fields, halos, cone_table(model.spectrum), settings, clock)
 
 
 def transport_exposures(
-    device: Backend, scene: Scene, exposures: Sequence[Exposure], cones: ConeTable, settings: Settings, clock: _Clock | None = None
+    device: Backend,
+    scene: Scene,
+    fields: Sequence[Exposure],
+    halos: Sequence[Exposure],
+    cones: ConeTable,
+    settings: Settings,
+    clock: _Clock | None = None,
 ) -> tuple[NDArray[np.float32], int]:
     """Stages B to E for any exposures: dose per unit of fluence.
 
@@ -258,10 +284,12 @@ def transport_exposures(
     ----------
     device, scene : Backend, Scene
         Device and the matter on it.
-    exposures : sequence of Exposure
-        Beams of one beam model.
+    fields : sequence of Exposure
+        Fields of one beam model.
+    halos : sequence of Exposure
+        Their leakage and head scatter, for which fewer moments do; may be empty.
     cones : ConeTable
-        Its cone table.
+        Cone table of the beam model.
     settings : Settings
         Accuracy settings.
     clock : optional
@@ -275,36 +303,46 @@ def transport_exposures(
         Directions used.
     """
     clock = clock or _Clock(None)
-    moments = _release(device, scene, exposures, settings, clock)
-    count = settings.directions or _directions_for(exposures)
+    box = _reach(scene.grid, fields)
+    field = _release(device, scene, fields, box, settings.moments, clock, 0.2)
+    wide = _reach(scene.grid, [*fields, *halos])
+    halo = _release(device, scene, halos, wide, min(HALO_MOMENTS, settings.moments), clock, 0.4)
+    count = settings.directions or _directions_for(fields)
     with clock("transport", 0.5):
         spread = directions(count, settings.moments)
-        energy = device.transport(scene, moments, cones, spread, clock.within("transport", 0.5, 0.5))
-        dose = _per_mass(energy, scene, device.electron_dose(moments))
+        energy = device.transport(scene, field, halo, cones, spread, clock.within("transport", 0.5, 0.5))
+        dose = _per_mass(energy, scene, device.electron_dose(field) + device.electron_dose(halo))
     return dose, count
 
 
-def _release(device: Backend, scene: Scene, exposures: Sequence[Exposure], settings: Settings, clock: _Clock) -> Moments:
-    """Stages B and C, in blocks of groups that fit into memory."""
-    boxes = [reached_box(scene.grid, exposure.fans, exposure.reach) for exposure in exposures]
+Box = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+def _reach(grid: Grid, exposures: Sequence[Exposure]) -> Box:
+    """Index box of all voxels that exposures reach; one voxel when there is none."""
+    boxes = [reached_box(grid, exposure.fans, exposure.reach) for exposure in exposures]
     boxes = [(low, high) for low, high in boxes if all(a < b for a, b in zip(low, high, strict=True))]
-    low, high = (
-        (tuple(min(b[0][a] for b in boxes) for a in range(3)), tuple(max(b[1][a] for b in boxes) for a in range(3)))
-        if boxes
-        else ((0, 0, 0), (1, 1, 1))
-    )
-    moments = device.new_moments(scene, low, high, settings.moments)  # type: ignore[arg-type]
-    groups = sum(len(exposure) for exposure in exposures)
+    if not boxes:
+        return (0, 0, 0), (1, 1, 1)
+    low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
+    return (int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2]))
+
+
+def _release(
+    device: Backend, scene: Scene, exposures: Sequence[Exposure], box: Box, order: int, clock: _Clock, start: float
+) -> Moments:
+    """Stages B and C, in blocks of groups that fit into memory."""
+    moments = device.new_moments(scene, *box, order)
+    groups = max(sum(len(exposure) for exposure in exposures), 1)
     done = 0
     for exposure in exposures:
-        block = max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
-        for first in range(0, len(exposure), block):
-            last = min(first + block, len(exposure))
-            with clock("depth", 0.25 + 0.25 * done / groups):
-                depth = device.radiological_depth(scene, exposure.fans.part(first, last))
-            with clock("terma", 0.25 + 0.25 * done / groups):
-                device.release(scene, exposure, depth, first, moments)
-            done += last - first
+        for first, last in exposure.blocks(max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)):
+            a, b = int(exposure.bundle[first]), int(exposure.bundle[last])
+            with clock("depth", start + 0.1 * done / groups):
+                depth = device.radiological_depth(scene, exposure.fans.part(a, b))
+            with clock("terma", start + 0.1 * done / groups):
+                device.release(scene, exposure, depth, (first, last), moments)
+            done += b - a
     return moments
 
 
@@ -324,6 +362,21 @@ def _directions_for(exposures: Sequence[Exposure]) -> int:
     distinct = len(np.unique(np.round(axes * 60), axis=0))  # about one degree
     wanted = MOST_DIRECTIONS / np.sqrt(distinct)
     return int(8 * np.ceil(np.clip(wanted, FEWEST_DIRECTIONS, MOST_DIRECTIONS) / 8))
+
+
+def _by_isocentre(beams: Sequence[Beam]) -> list[list[Beam]]:
+    """Beams that share an isocentre to 0.01 mm: their segments can share depths and directions."""
+    found: dict[tuple[float, ...], list[Beam]] = {}
+    for beam in beams:
+        found.setdefault(tuple(np.round(beam.isocentre_cm, 3).tolist()), []).append(beam)
+    return list(found.values())
+
+
+def _union(rasters: Sequence[Raster]) -> Raster:
+    """Smallest raster that holds all; they have the same pixels."""
+    x = [edge for r in rasters for edge in (float(r.xs_cm[0]), float(r.xs_cm[-1]))]
+    y = [edge for r in rasters for edge in (float(r.ys_cm[0]), float(r.ys_cm[-1]))]
+    return Raster.covering((min(x), max(x)), (min(y), max(y)), rasters[0].pixel_cm)
 
 
 def _pixel(settings: Settings, grid: Grid) -> float:

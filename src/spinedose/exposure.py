@@ -1,83 +1,203 @@
 """From segments to exposures: the beam geometry that depth and TERMA stages need, with nothing left to decide.
 
-Segments whose gantry angles lie close together form a group. Fluence is looked up for every segment; radiological depth,
-attenuation and beam direction once a group, at its middle angle (docs/theory/terma.md).
+Fluence is looked up for every segment; radiological depth and attenuation once for all segments of all beams whose gantry
+angles fall into the same narrow bin, the direction of travel once a wider bin (docs/theory/terma.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.cones import SpectrumLike, terma_table
-from spinedose.directions import harmonics
-from spinedose.fluence_model import FluenceMaps
+from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.geometry import collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid
 from spinedose.segments import Segments
 
 Array = NDArray[np.float64]
 
-DIRECTION_BIN_CM = 1.0
-"""Beam directions are tabulated on cells of this size on the isocentre plane: at most 0.4 degrees from the true one."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Groups:
-    """Segments of one beam in `g` groups, each with one middle angle.
+class Shots:
+    """Fluence maps with the angles at which they are delivered: all segments of the beams that share an isocentre.
 
     Parameters
     ----------
-    first : ndarray of int, shape (g + 1,)
-        Group i holds the segments first[i] up to but not including first[i + 1].
-    gantry_from_patient : ndarray, shape (g, 3, 3)
-        Rotation at the meterset-weighted middle of each group.
+    gantry_deg, collimator_deg, couch_deg : ndarray, shape (n,)
+        IEC 61217 angles [degrees].
+    meterset_mu : ndarray, shape (n,)
+        Weight of each shot, for mean angles [MU].
+    maps : FluenceMaps
+        Photon and electron fluence of each shot.
     """
 
-    first: NDArray[np.int64]
-    gantry_from_patient: Array
+    gantry_deg: Array
+    collimator_deg: Array
+    couch_deg: Array
+    meterset_mu: Array
+    maps: FluenceMaps
 
-    def __len__(self) -> int:
-        return len(self.gantry_from_patient)
+    def __post_init__(self) -> None:
+        n = len(self.maps.photon)
+        for name in ("gantry_deg", "collimator_deg", "couch_deg", "meterset_mu"):
+            assert getattr(self, name).shape == (n,), name
 
 
-def group_segments(segments: Segments, patient_position: str, step_deg: float) -> Groups:
-    """Group neighbouring segments whose gantry and couch angles differ by no more than a step.
+def pool(segments: Sequence[Segments], maps: Sequence[FluenceMaps]) -> Shots:
+    """All segments of some beams together; maps of segments at the same angles are added up.
 
     Parameters
     ----------
-    segments : Segments
-        In order of delivery.
-    patient_position : str
-        HFS, HFP, FFS or FFP.
+    segments, maps : sequences
+        Of each beam; all maps on the same rasters.
+    """
+    gantry, collimator, couch, weight = (
+        np.concatenate([getattr(s, name) for s in segments])
+        for name in ("gantry_deg", "collimator_deg", "couch_deg", "meterset_mu")
+    )
+    photon = np.concatenate([m.photon for m in maps])
+    electron = np.concatenate([m.electron for m in maps])
+    gantry, couch = gantry % 360.0, couch % 360.0
+    angles = np.round(np.stack([couch, gantry, collimator % 360.0], axis=1), 4)
+    _, first, same = np.unique(angles, axis=0, return_index=True, return_inverse=True)
+    same = same.reshape(-1)
+    if len(first) < len(angles):
+        photon, electron = _summed(photon, same, len(first)), _summed(electron, same, len(first))
+        weight = np.bincount(same, weight, len(first))
+    else:
+        photon, electron, weight = photon[first], electron[first], weight[first]
+    return Shots(
+        gantry[first],
+        collimator[first],
+        couch[first],
+        weight,
+        FluenceMaps(photon, maps[0].raster, electron, maps[0].electron_raster),
+    )
+
+
+def _summed(maps: NDArray[np.float32], same: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+    total = np.zeros((count, *maps.shape[1:]), np.float32)
+    for i, target in enumerate(same):
+        total[target] += maps[i]
+    return total
+
+
+def _bins(shots: Shots, step_deg: float) -> NDArray[np.intp]:
+    """Number of the angular bin of each shot; bins are ordered by couch, then by gantry."""
+    key = np.stack([np.round(shots.couch_deg / step_deg), np.floor(shots.gantry_deg / step_deg + 1e-6)], axis=1)
+    number: NDArray[np.intp] = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
+    return number
+
+
+HALO_LEVEL = 0.02
+"""Below this share of its maximum the summed fluence is halo: leakage and head scatter, smooth and weak."""
+
+FLUENCE_FLOOR = 1e-7
+"""Fluence below this share of the highest counts as none."""
+
+HALO_RAMP_CM = 0.6
+HALO_BINNING = 3
+
+
+def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
+    """Split shots into the field and its halo (terma.md, section 4).
+
+    The field is a rectangle that holds all that exceeds `HALO_LEVEL`, with a linear ramp around it; the halo is the rest, on
+    coarser pixels, its maps added up over angular bins of `step_deg`. Both together are the whole. Electrons go with the halo.
+
+    Parameters
+    ----------
+    shots : Shots
+        From `pool`.
     step_deg : float
-        Largest spread of angles within a group [degrees].
+        Gantry and couch angle over which the halo may be taken at its mean angle [degrees].
+
+    Returns
+    -------
+    field, halo : Shots
     """
-    first = [0]
-    for i in range(1, len(segments)):
-        start = first[-1]
-        turn = max(
-            abs(angle[i] - angle[start]) for angle in (segments.gantry_deg, segments.couch_deg)
-        )
-        if turn >= step_deg - 1e-6:
-            first.append(i)
-    first.append(len(segments))
-    rotations = []
-    for a, b in zip(first[:-1], first[1:], strict=True):
-        share = segments.meterset_mu[a:b] / segments.meterset_mu[a:b].sum()
-        couch, gantry = float(segments.couch_deg[a:b] @ share), float(segments.gantry_deg[a:b] @ share)
-        rotations.append(gantry_from_patient(patient_position, couch, gantry))
-    return Groups(np.array(first, np.int64), np.array(rotations))
+    maps, raster = shots.maps, shots.maps.raster
+    # tails of the error function underflow to subnormal numbers further down, on which processors crawl
+    floor = FLUENCE_FLOOR * float(maps.photon.max())
+    maps = FluenceMaps(np.where(np.abs(maps.photon) < floor, np.float32(0), maps.photon), raster, maps.electron, maps.electron_raster)
+    total = maps.photon.sum(axis=0)
+    above = total > HALO_LEVEL * total.max()
+    share = [_ramp(above.any(axis=0), raster.pixel_cm), _ramp(above.any(axis=1), raster.pixel_cm)]
+    columns, rows = (np.flatnonzero(part > 0) for part in share)
+    cut = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    weight = (share[1][:, None] * share[0][None, :]).astype(np.float32)
+    inner = np.ascontiguousarray(maps.photon[cut] * weight[cut[1:]])
+    inner_raster = Raster(
+        raster.x_cm + columns[0] * raster.pixel_cm,
+        raster.y_cm + rows[0] * raster.pixel_cm,
+        raster.pixel_cm,
+        len(columns),
+        len(rows),
+    )
+    nothing = np.zeros((len(inner), *maps.electron.shape[1:]), np.float32)
+    field = Shots(
+        shots.gantry_deg,
+        shots.collimator_deg,
+        shots.couch_deg,
+        shots.meterset_mu,
+        FluenceMaps(inner, inner_raster, nothing, maps.electron_raster),
+    )
+    # shots of a bin whose collimators agree are added up
+    key = np.stack([_bins(shots, step_deg), np.round(shots.collimator_deg)], axis=1)
+    same = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
+    count = int(same.max()) + 1
+    mu = np.bincount(same, shots.meterset_mu, count)
+
+    def mean(angle: Array) -> Array:
+        return np.bincount(same, shots.meterset_mu * angle, count) / mu
+
+    coarse, coarse_raster = _coarser(_summed(maps.photon, same, count) * (1 - weight), raster)
+    electron = _summed(maps.electron, same, count)
+    halo = Shots(
+        mean(shots.gantry_deg),
+        mean(shots.collimator_deg),
+        mean(shots.couch_deg),
+        mu,
+        FluenceMaps(coarse, coarse_raster, electron, maps.electron_raster),
+    )
+    return field, halo
 
 
-def collimator_rotations(segments: Segments, patient_position: str) -> Array:
-    """Rotation from patient to collimator system of each segment, shape (n, 3, 3)."""
+def _ramp(inside: NDArray[np.bool_], pixel_cm: float) -> Array:
+    """1 over the extent of `inside`, falling linearly to 0 outside."""
+    at = np.flatnonzero(inside)
+    index = np.arange(len(inside))
+    distance = np.maximum(np.maximum(at[0] - index, index - at[-1]), 0) * pixel_cm
+    return np.clip(1.0 - distance / HALO_RAMP_CM, 0.0, 1.0)
+
+
+def _coarser(photon: NDArray[np.float32], raster: Raster) -> tuple[NDArray[np.float32], Raster]:
+    """Mean over squares of pixels; the last ones are filled up with zeros."""
+    n = HALO_BINNING
+    pad = [(0, 0), (0, -photon.shape[1] % n), (0, -photon.shape[2] % n)]
+    full = np.pad(photon, pad)
+    shape = (len(full), full.shape[1] // n, n, full.shape[2] // n, n)
+    mean = full.reshape(shape).mean(axis=(2, 4), dtype=np.float32)
+    shift = 0.5 * (n - 1) * raster.pixel_cm
+    # one pixel of zeros around, so that interpolation reaches the edge
+    mean = np.pad(mean, [(0, 0), (1, 1), (1, 1)])
+    pixel = n * raster.pixel_cm
+    return mean, Raster(
+        raster.x_cm + shift - pixel, raster.y_cm + shift - pixel, pixel, mean.shape[2], mean.shape[1]
+    )
+
+
+def collimator_rotations(
+    gantry_deg: Array, collimator_deg: Array, couch_deg: Array, patient_position: str
+) -> Array:
+    """Rotations from patient to collimator system at n sets of angles, shape (n, 3, 3)."""
     return np.array(
         [
             collimator_from_gantry(c) @ gantry_from_patient(patient_position, s, g)
-            for c, s, g in zip(segments.collimator_deg, segments.couch_deg, segments.gantry_deg, strict=True)
+            for c, s, g in zip(collimator_deg, couch_deg, gantry_deg, strict=True)
         ]
     )
 
@@ -172,15 +292,17 @@ def corners(grid: Grid) -> Array:
     return np.array([[(low, high)[i >> a & 1][a] for a in range(3)] for i in range(8)])
 
 
-def make_fans(grid: Grid, groups: Groups, isocentre_cm: Array, sad_cm: float, reach: Window, pitch_cm: float, step_cm: float) -> Fans:
+def make_fans(
+    grid: Grid, rotation: Array, isocentre_cm: Array, sad_cm: float, reach: Window, pitch_cm: float, step_cm: float
+) -> Fans:
     """Fans over the part of the grid that a beam reaches."""
-    height = (corners(grid) - isocentre_cm) @ groups.gantry_from_patient[:, 2, :].T
+    height = (corners(grid) - isocentre_cm) @ rotation[:, 2, :].T
     top, bottom = height.max(axis=0) + 1e-3, height.min(axis=0)
     nz = int(np.ceil((top - bottom).max() / step_cm)) + 2
     nu = int(np.ceil((reach.u_high - reach.u_low) / pitch_cm)) + 2
     nv = int(np.ceil((reach.v_high - reach.v_low) / pitch_cm)) + 2
     return Fans(
-        groups.gantry_from_patient, np.asarray(isocentre_cm, float), sad_cm, reach.u_low - 0.25 * pitch_cm,
+        rotation, np.asarray(isocentre_cm, float), sad_cm, reach.u_low - 0.25 * pitch_cm,
         reach.v_low - 0.25 * pitch_cm, pitch_cm, nu, nv, top, step_cm, nz,
     )  # fmt: skip
 
@@ -200,37 +322,6 @@ def reached_box(grid: Grid, fans: Fans, reach: Window) -> tuple[tuple[int, int, 
     last = np.clip(np.ceil(grid.indices_of(high) + 0.5), 0, grid.shape).astype(int)
     last = np.maximum(last, first)
     return tuple(map(int, first)), tuple(map(int, last))  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DirectionTable:
-    """Harmonics of the beam direction on cells of the isocentre plane, for each group.
-
-    Parameters
-    ----------
-    u_cm, v_cm : float
-        Centre of the first cell [cm].
-    bin_cm : float
-        Size of a cell [cm].
-    values : ndarray float32, shape (g, nv, nu, (L + 1)^2)
-        Y_lm of the direction of travel, in patient axes.
-    """
-
-    u_cm: float
-    v_cm: float
-    bin_cm: float
-    values: NDArray[np.float32]
-
-
-def direction_table(fans: Fans, reach: Window, order: int, bin_cm: float = DIRECTION_BIN_CM) -> DirectionTable:
-    """Tabulate the harmonics of the directions d(u, v) = (u, v, -SAD)/|...| turned into patient axes."""
-    nu = max(int(np.ceil((reach.u_high - reach.u_low) / bin_cm)), 1)
-    nv = max(int(np.ceil((reach.v_high - reach.v_low) / bin_cm)), 1)
-    u, v = reach.u_low + (np.arange(nu) + 0.5) * bin_cm, reach.v_low + (np.arange(nv) + 0.5) * bin_cm
-    ray = np.stack(np.broadcast_arrays(u[None, :], v[:, None], np.array(-fans.sad_cm)), axis=-1)
-    ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
-    in_patient = np.einsum("gij,vui->gvuj", fans.rotation, ray)
-    return DirectionTable(float(u[0]), float(v[0]), bin_cm, harmonics(in_patient, order).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -288,7 +379,9 @@ def attenuation(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exposure:
-    """Everything that the depth and TERMA stages need of one beam.
+    """Everything that the depth and TERMA stages need of shots around one isocentre.
+
+    Shots are gathered in groups that share radiological depth, groups in bundles that share the direction of travel.
 
     Parameters
     ----------
@@ -297,13 +390,15 @@ class Exposure:
     reach : Window
         Part of the isocentre plane outside of which the fluence is zero.
     first : ndarray of int, shape (g + 1,)
-        Segments of each group.
-    segment_rotation : ndarray, shape (n, 3, 3)
-        Patient to collimator system of each segment.
+        Shots of each group.
+    bundle : ndarray of int, shape (b + 1,)
+        Groups of each bundle.
+    shot_rotation : ndarray, shape (n, 3, 3)
+        Patient to collimator system of each shot.
     maps : FluenceMaps
-        Fluence of each segment.
-    directions : DirectionTable
-        Harmonics of beam directions.
+        Fluence of each shot.
+    source_cm : ndarray, shape (b, 3)
+        Where the source of each bundle is, relative to the isocentre, patient axes [cm].
     attenuation : Attenuation
         Of the beam.
     """
@@ -311,41 +406,95 @@ class Exposure:
     fans: Fans
     reach: Window
     first: NDArray[np.int64]
-    segment_rotation: Array
+    bundle: NDArray[np.int64]
+    shot_rotation: Array
     maps: FluenceMaps
-    directions: DirectionTable
+    source_cm: Array
     attenuation: Attenuation
 
     def __len__(self) -> int:
         return len(self.fans.rotation)
 
+    def blocks(self, most_groups: int) -> list[tuple[int, int]]:
+        """Bundles in blocks (first, last) of no more groups than asked for, but at least one bundle each."""
+        result, start = [], 0
+        for b in range(1, len(self.bundle)):
+            if self.bundle[b] - self.bundle[start] > most_groups and b - 1 > start:
+                result.append((start, b - 1))
+                start = b - 1
+        return [*result, (start, len(self.bundle) - 1)]
+
 
 def make_exposure(
-    maps: FluenceMaps,
-    segments: Segments,
+    shots: Shots,
     *,
     grid: Grid,
     patient_position: str,
     isocentre_cm: Array,
     sad_cm: float,
     attenuation: Attenuation,
-    order: int,
     group_step_deg: float,
+    bundle_step_deg: float,
 ) -> Exposure:
-    """Put together the exposure of a beam; fans get rays and planes at the spacing of the voxels."""
-    raster = maps.raster
-    x, y = raster.xs_cm[[0, -1]], raster.ys_cm[[0, -1]]
-    corner = np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)])
-    reach = window(corner, segments.collimator_deg)
-    groups = group_segments(segments, patient_position, group_step_deg)
-    spacing = min(grid.spacing_cm)
-    fans = make_fans(grid, groups, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing)
-    return Exposure(
-        fans,
-        reach,
-        groups.first,
-        collimator_rotations(segments, patient_position),
-        maps,
-        direction_table(fans, reach, order),
-        attenuation,
+    """Put together an exposure; fans get rays and planes at the spacing of the voxels.
+
+    Parameters
+    ----------
+    shots : Shots
+        Around one isocentre.
+    grid : Grid
+        Calculation grid.
+    patient_position : str
+        HFS, HFP, FFS or FFP.
+    isocentre_cm : ndarray, shape (3,)
+        Isocentre (x, y, z) [cm].
+    sad_cm : float
+        Source to isocentre [cm].
+    attenuation : Attenuation
+        Of the beam.
+    group_step_deg, bundle_step_deg : float
+        Width of the angular bins of groups and of bundles [degrees].
+    """
+    number = _bins(shots, group_step_deg)
+    sorting = np.argsort(number, kind="stable")
+    number = number[sorting]
+    maps = shots.maps
+    if np.any(np.diff(sorting) != 1):
+        maps = FluenceMaps(maps.photon[sorting], maps.raster, maps.electron[sorting], maps.electron_raster)
+    shots = Shots(
+        shots.gantry_deg[sorting], shots.collimator_deg[sorting], shots.couch_deg[sorting], shots.meterset_mu[sorting], maps
     )
+    groups = int(number[-1]) + 1
+    first = np.searchsorted(number, np.arange(groups + 1))
+    mu = np.bincount(number, shots.meterset_mu, groups)
+    gantry, couch = (
+        np.bincount(number, shots.meterset_mu * angle, groups) / mu for angle in (shots.gantry_deg, shots.couch_deg)
+    )
+    middle = Shots(gantry, np.zeros(groups), couch, mu, _no_maps(groups))
+    bundle_of = _bins(middle, max(bundle_step_deg, group_step_deg))
+    bundles = int(bundle_of.max()) + 1
+    bundle = np.searchsorted(bundle_of, np.arange(bundles + 1))
+    bundle_mu = np.bincount(bundle_of, mu, bundles)
+    toward = [np.bincount(bundle_of, mu * angle, bundles) / bundle_mu for angle in (gantry, couch)]
+    raster = maps.raster
+    corner = np.array([[x, y] for x in raster.xs_cm[[0, -1]] for y in raster.ys_cm[[0, -1]]])
+    reach = window(corner, shots.collimator_deg)
+    rotation = np.array([gantry_from_patient(patient_position, s, g) for g, s in zip(gantry, couch, strict=True)])
+    facing = np.array([gantry_from_patient(patient_position, s, g) for g, s in zip(*toward, strict=True)])
+    spacing = min(grid.spacing_cm)
+    return Exposure(
+        fans=make_fans(grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing),
+        reach=reach,
+        first=first.astype(np.int64),
+        bundle=bundle.astype(np.int64),
+        shot_rotation=collimator_rotations(shots.gantry_deg, shots.collimator_deg, shots.couch_deg, patient_position),
+        maps=maps,
+        source_cm=facing[:, 2, :] * sad_cm,
+        attenuation=attenuation,
+    )
+
+
+def _no_maps(count: int) -> FluenceMaps:
+    raster = Raster(0.0, 0.0, 1.0, 1, 1)
+    nothing = np.zeros((count, 1, 1), np.float32)
+    return FluenceMaps(nothing, raster, nothing, raster)

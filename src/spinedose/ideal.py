@@ -8,10 +8,9 @@ from spinedose.backends.select import select_backend
 from spinedose.cones import SpectrumLike, cone_table
 from spinedose.engine import DEEPEST_CM, Settings, transport_exposures
 from spinedose.errors import InvalidInput
-from spinedose.exposure import attenuation, make_exposure
+from spinedose.exposure import Shots, attenuation, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume
-from spinedose.segments import Segments
 from spinedose.units import GY_PER_MEV_PER_G
 
 FAR_AWAY_CM = 1e6
@@ -65,23 +64,18 @@ def ideal_field_dose(
     padded = _padded(density)
     maps = _square_field(field_cm, sad, min(density.grid.spacing_cm))
     still = np.zeros(1)
-    segment = Segments(
-        meterset_mu=np.ones(1), gantry_deg=still, collimator_deg=still, couch_deg=still, jaw_x_cm=None, jaw_y_cm=None,
-        leaf_boundaries_cm=None, leaf_start_cm=None, leaf_end_cm=None, leaf_axis="x", control_point=np.zeros(1, np.intp),
-    )  # fmt: skip
     table = attenuation(spectrum, np.array([0.0, 50.0]), np.ones(2), 1.0, depth_cm=DEEPEST_CM)
     exposure = make_exposure(
-        maps,
-        segment,
+        Shots(still, still, still, np.ones(1), maps),
         grid=padded.grid,
         patient_position="HFS",
         isocentre_cm=np.array([0.0, density.grid.lower_cm[1], 0.0]),
         sad_cm=sad,
         attenuation=table,
-        order=settings.moments,
         group_step_deg=settings.group_step_deg,
+        bundle_step_deg=settings.bundle_step_deg,
     )
-    dose, _ = transport_exposures(device, device.load(padded), [exposure], cone_table(spectrum), settings)
+    dose, _ = transport_exposures(device, device.load(padded), [exposure], [], cone_table(spectrum), settings)
     mean_MeV = float(np.sum(np.asarray(spectrum.energy_MeV) * np.asarray(spectrum.weight)))
     inside = dose[1:-1, 1:-1, 1:-1] * np.float32(mean_MeV * GY_PER_MEV_PER_G)
     return Volume(density.grid, np.ascontiguousarray(inside))

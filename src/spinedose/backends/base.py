@@ -56,13 +56,16 @@ class Moments:
     ----------
     low : tuple of 3 ints
         Index (z, y, x) of the box's first voxel.
+    order : int
+        Highest degree L.
     values : Any
-        (b0, b1, b2, 2 (L + 1)^2) float32 in the backend's array type: plain moments, then hardness-weighted ones.
+        (b0, b1, 2 (L + 1)^2, b2) float32 in the backend's array type: plain moments, then hardness-weighted ones.
     electron_dose : Any
         (nz, ny, nx) float32: dose of contaminating electrons on the whole grid.
     """
 
     low: tuple[int, int, int]
+    order: int
     values: Any
     electron_dose: Any
 
@@ -115,24 +118,44 @@ class Backend(ABC):
         """Moments of nothing, in the index box from `low` up to but not including `high` (z, y, x)."""
 
     @abstractmethod
-    def release(self, scene: Scene, exposure: Exposure, depth: Any, first_group: int, moments: Moments) -> None:
-        """Stage C: add the energy that consecutive groups, from `first_group` on, release (docs/theory/terma.md).
+    def release(self, scene: Scene, exposure: Exposure, depth: Any, bundles: tuple[int, int], moments: Moments) -> None:
+        """Stage C: add the energy that a block of bundles releases (docs/theory/terma.md).
 
         Parameters
         ----------
         scene, exposure, moments : Scene, Exposure, Moments
             Matter, beam, and what is added to.
         depth : array (g, nv, nu, nz)
-            From `radiological_depth`, for the g groups to add.
-        first_group : int
-            Number of the first of them in the exposure.
+            From `radiological_depth`, for the groups of these bundles.
+        bundles : tuple of 2 ints
+            First bundle, and the one after the last.
         """
 
     @abstractmethod
     def transport(
-        self, scene: Scene, moments: Moments, cones: ConeTable, directions: Directions, progress: Progress | None = None
+        self,
+        scene: Scene,
+        field: Moments,
+        halo: Moments,
+        cones: ConeTable,
+        directions: Directions,
+        progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Stages D and E: carry the released energy to where it is deposited (docs/theory/transport.md).
+
+        Parameters
+        ----------
+        scene : Scene
+            Matter.
+        field, halo : Moments
+            Energy released by the fields, to the order of the directions, and by leakage and head scatter, to a lower order;
+            the box of the field lies within that of the halo.
+        cones : ConeTable
+            Radial functions and their coefficients.
+        directions : Directions
+            Quadrature.
+        progress : callable, optional
+            Called with the share done.
 
         Returns
         -------

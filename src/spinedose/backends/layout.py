@@ -10,20 +10,15 @@ from spinedose.directions import Directions
 
 Array = NDArray[np.float64]
 
-RANK_TOLERANCE = 3e-4
-"""Root-mean-square error of the sources, relative to theirs, that leaving out combinations of moments may cause."""
-
-
-def source_matrix(cones: ConeTable, directions: Directions) -> Array:
-    """Matrix (M, K, 2 (L + 1)^2) that turns moments into directional sources (transport.md, equation 4)."""
-    order = directions.order
+def source_matrix(cones: ConeTable, directions: Directions, order: int) -> Array:
+    """Matrix (M, K, 2 (order + 1)^2) that turns moments into directional sources (transport.md, equation 4)."""
     degree = np.repeat(np.arange(order + 1), 2 * np.arange(order + 1) + 1)
     legendre = cones.legendre(order)[:, :, degree]
-    basis = directions.basis()
+    basis = directions.basis()[:, : len(degree)]
     return np.concatenate([basis[:, None, :] * legendre[h][None] for h in (0, 1)], axis=2)
 
 
-def compress(matrix: Array, covariance: Array, tolerance: float = RANK_TOLERANCE) -> tuple[Array, Array]:
+def compress(matrix: Array, covariance: Array, tolerance: float) -> tuple[Array, Array]:
     """Find the few combinations of moments that matter for a plan (transport.md, equation 9).
 
     Beams of one plan come from few directions - an arc lies in a plane -, so their moments are far from independent.

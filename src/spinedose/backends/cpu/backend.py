@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend, Moments, Progress, Scene
 from spinedose.backends.layout import compress, source_matrix
 from spinedose.cones import ConeTable
-from spinedose.directions import Directions
+from spinedose.directions import Directions, harmonic_norms
 from spinedose.errors import UnsupportedPlan
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
@@ -19,8 +20,11 @@ from spinedose.grid import Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.segments import Segments
 
-DIRECTION_BLOCK_BYTES = 64 * 2**20
-"""Memory for the directional sources of a few directions at a time: more would leave the cache."""
+DIRECTION_BLOCK_BYTES = 320 * 2**20
+"""Memory for the directional sources of a few directions at a time; combinations are read once a block."""
+
+FIELD_TOLERANCE, HALO_TOLERANCE = 1e-3, 1e-2
+"""Root-mean-square error of the sources, relative to themselves, that leaving out combinations of moments may cause."""
 
 
 @final
@@ -70,18 +74,20 @@ class CpuBackend(Backend):
 
     def new_moments(self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int) -> Moments:
         """See `Backend.new_moments`."""
-        shape = tuple(b - a for a, b in zip(low, high, strict=True))
-        return Moments(low, np.zeros((*shape, 2 * (order + 1) ** 2), np.float32), np.zeros(scene.grid.shape, np.float32))
+        b0, b1, b2 = (b - a for a, b in zip(low, high, strict=True))
+        values = np.zeros((b0, b1, 2 * (order + 1) ** 2, b2), np.float32)
+        return Moments(low, order, values, np.zeros(scene.grid.shape, np.float32))
 
-    def release(self, scene: Scene, exposure: Exposure, depth: Any, first_group: int, moments: Moments) -> None:
+    def release(self, scene: Scene, exposure: Exposure, depth: Any, bundles: tuple[int, int], moments: Moments) -> None:
         """See `Backend.release`."""
         from spinedose.backends.cpu.terma import accumulate
 
-        last = first_group + len(depth)
-        fans = exposure.fans.part(first_group, last)
+        a, b = bundles
+        low, high = int(exposure.bundle[a]), int(exposure.bundle[b])
+        fans = exposure.fans.part(low, high)
         maps, reach, table = exposure.maps, exposure.reach, exposure.attenuation
-        base = int(exposure.first[first_group])
-        end = int(exposure.first[last])
+        start, end = int(exposure.first[low]), int(exposure.first[high])
+        electron = maps.electron[start:end]
         accumulate(
             scene.density,
             np.array(scene.grid.origin_cm),
@@ -91,12 +97,13 @@ class CpuBackend(Backend):
             fans.sad_cm,
             np.array([reach.u_low, reach.u_high, reach.v_low, reach.v_high]),
             fans.rotation,
-            exposure.first[first_group : last + 1] - base,
-            exposure.segment_rotation[base:end],
-            0,
-            maps.photon[base:end],
+            exposure.first[low : high + 1] - start,
+            exposure.bundle[a : b + 1] - low,
+            exposure.shot_rotation[start:end],
+            bool(electron.any()),
+            maps.photon[start:end],
             _pixels(maps.raster),
-            maps.electron[base:end],
+            electron,
             _pixels(maps.electron_raster),
             depth,
             np.array([fans.u_cm, fans.v_cm, fans.pitch_cm, fans.step_cm]),
@@ -106,57 +113,147 @@ class CpuBackend(Backend):
             table.soft_row,
             np.float32(table.radius_step_cm),
             np.float32(table.electron_decay_per_cm),
-            exposure.directions.values[first_group:last],
-            np.array([exposure.directions.u_cm, exposure.directions.v_cm]),
-            exposure.directions.bin_cm,
+            exposure.source_cm[a:b],
+            moments.order,
+            harmonic_norms(moments.order).astype(np.float32),
             moments.values,
             moments.electron_dose,
         )
 
     def transport(
-        self, scene: Scene, moments: Moments, cones: ConeTable, directions: Directions, progress: Progress | None = None
+        self,
+        scene: Scene,
+        field: Moments,
+        halo: Moments,
+        cones: ConeTable,
+        directions: Directions,
+        progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """See `Backend.transport`."""
-        box = moments.values.shape[:3]
-        flat = moments.values.reshape(-1, moments.values.shape[3])
-        matrix = source_matrix(cones, directions)
-        combine, reduced = compress(matrix, _covariance(flat))
-        rank = len(combine)
-        combined = np.empty((rank, *box), np.float32)
-        narrow = combine.astype(np.float32)
-        for z in range(box[0]):  # slice by slice, to keep the temporary small
-            combined[:, z] = (narrow @ moments.values[z].reshape(-1, narrow.shape[1]).T).reshape(rank, *box[1:])
-        density = scene.density
-        deposit = np.zeros(density.shape, np.float32)
+        from spinedose.backends.cpu.sweep import make_sources
+
+        straight = _Combined.of(field, halo, cones, directions)
+        deposit = np.zeros(scene.density.shape, np.float32)
         along = np.argmax(np.abs(directions.vector / scene.grid.spacing_cm), axis=1)
         done = 0
-        turned_combined: NDArray[np.float32] | None = None
         for is_turned in (False, True):
             # rays that run mostly along x are swept in an array with x and y exchanged, so that rows stay contiguous
             chosen = np.flatnonzero((along == 0) == is_turned)
-            if is_turned:
-                turned_combined = np.ascontiguousarray(combined.transpose(0, 1, 3, 2))
-                del combined
-                here, matter = turned_combined, np.ascontiguousarray(density.transpose(0, 2, 1))
-                left = np.zeros(matter.shape, np.float32)
-            else:
-                here, matter, left = combined, density, deposit
-            for some in _blocks(chosen, reduced.shape[1] * here[0].nbytes):
-                weights = reduced[some].astype(np.float32).reshape(-1, rank)
-                source = (weights @ here.reshape(rank, -1)).reshape(len(some), reduced.shape[1], *here.shape[1:])
-                for m, one in zip(some, source, strict=True):
-                    _sweep(directions, int(m), scene, cones, is_turned, matter, one, moments.low, left)
+            here = straight.turned() if is_turned else straight
+            matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
+            left = np.zeros(matter.shape, np.float32)
+            rows, _, length = here.halo.shape
+            size = cones.basis.size
+            count = max(1, min(DIRECTION_BLOCK_BYTES // (4 * rows * size * length), 16))
+            sources = np.empty((rows, count * size, length), np.float32)
+            for start in range(0, len(chosen), count):
+                some = chosen[start : start + count]
+                if len(some) < count:
+                    sources = np.empty((rows, len(some) * size, length), np.float32)
+                make_sources(
+                    here.field_weights[some].reshape(len(some) * size, -1),
+                    here.field,
+                    here.field_low,
+                    here.halo_weights[some].reshape(len(some) * size, -1),
+                    here.halo,
+                    here.box,
+                    sources,
+                )
+                for block, m in enumerate(some):
+                    _sweep(directions, int(m), scene, cones, is_turned, matter, sources, block, here, left)
                 done += len(some)
                 if progress is not None:
                     progress(done / len(along))
-            if is_turned:
-                deposit += left.transpose(0, 2, 1)
+            deposit += left.transpose(0, 2, 1) if is_turned else left
         return deposit
 
     def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
         """See `Backend.electron_dose`."""
         dose: NDArray[np.float32] = moments.electron_dose
         return dose
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Combined:
+    """Combinations of moments, ready for the matrix products: rows of voxels, each with all its combinations.
+
+    Parameters
+    ----------
+    low : ndarray of int, shape (3,)
+        First voxel of the halo's box (in the array's order of axes).
+    box : ndarray of int, shape (2,)
+        Rows of that box.
+    field : ndarray float32, shape (f0, f1, r, n)
+        Combinations in the rows that the field reaches: the field's, then the halo's.
+    field_low : ndarray of int, shape (2,)
+        First of these rows within the box.
+    halo : ndarray float32, shape (b0 b1, h, n)
+        The halo's in all rows of the box.
+    field_weights, halo_weights : ndarray float32, shapes (M, K, r), (M, K, h)
+        From combinations to sources.
+    """
+
+    low: NDArray[np.int64]
+    box: NDArray[np.int64]
+    field: NDArray[np.float32]
+    field_low: NDArray[np.int64]
+    halo: NDArray[np.float32]
+    field_weights: NDArray[np.float32]
+    halo_weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, field: Moments, halo: Moments, cones: ConeTable, directions: Directions) -> _Combined:
+        """Compress both sets of moments."""
+        wide, halo_weights = _combinations(halo, cones, directions, HALO_TOLERANCE)
+        narrow, field_weights = _combinations(field, cones, directions, FIELD_TOLERANCE)
+        b0, b1, _, n = wide.shape
+        low = np.subtract(field.low, halo.low)
+        f0, f1, rank, length = narrow.shape
+        both = np.zeros((f0, f1, rank + wide.shape[2], n), np.float32)
+        both[:, :, :rank, low[2] : low[2] + length] = narrow
+        both[:, :, rank:] = wide[low[0] : low[0] + f0, low[1] : low[1] + f1]
+        return cls(
+            np.array(halo.low, np.int64),
+            np.array([b0, b1]),
+            both,
+            low[:2].astype(np.int64),
+            wide.reshape(b0 * b1, -1, n),
+            np.concatenate([field_weights, halo_weights], axis=2),
+            halo_weights,
+        )
+
+    def turned(self) -> _Combined:
+        """The same with x and y exchanged: rows along y."""
+        b0, b1 = (int(b) for b in self.box)
+        n = self.halo.shape[2]
+        halo = np.ascontiguousarray(self.halo.reshape(b0, b1, -1, n).transpose(0, 3, 2, 1))
+        # a turned row crosses both rows with and without field: all rows of the slices with field are made from it
+        f0, f1, rank, _ = self.field.shape
+        whole = np.zeros((f0, n, rank, b1), np.float32)
+        whole[:, :, :, self.field_low[1] : self.field_low[1] + f1] = self.field.transpose(0, 3, 2, 1)
+        h = halo.shape[2]
+        whole[:, :, rank - h :] = halo[self.field_low[0] : self.field_low[0] + f0]
+        return _Combined(
+            self.low[[0, 2, 1]],
+            np.array([b0, n]),
+            whole,
+            np.array([self.field_low[0], 0]),
+            halo.reshape(b0 * n, h, b1),
+            self.field_weights,
+            self.halo_weights,
+        )
+
+
+def _combinations(
+    moments: Moments, cones: ConeTable, directions: Directions, tolerance: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Combinations of moments in rows (b0, b1, r, n), and the weights (M, K, r) that make sources of them."""
+    values = moments.values
+    covariance = np.zeros((values.shape[2],) * 2)
+    for plane in values:
+        covariance += (plane @ plane.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
+    combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
+    return np.matmul(combine.astype(np.float32), values), weights.astype(np.float32)
 
 
 def _sweep(
@@ -166,8 +263,9 @@ def _sweep(
     cones: ConeTable,
     is_turned: bool,
     density: NDArray[np.float32],
-    source: NDArray[np.float32],
-    low: tuple[int, int, int],
+    sources: NDArray[np.float32],
+    block: int,
+    here: _Combined,
     deposit: NDArray[np.float32],
 ) -> None:
     """Lay out the ray lattice of a direction and sweep it."""
@@ -177,7 +275,6 @@ def _sweep(
     order = (2, 0, 1) if is_turned else (2, 1, 0)
     vector = directions.vector[m][list(order)]
     spacing = np.array(scene.grid.spacing_cm)[list(order)]
-    first = np.array([low[0], low[2], low[1]] if is_turned else low, np.int64)
     steps = vector / spacing
     axis = 1 if is_turned else int(np.argmax(np.abs(steps[:2])))
     other = 1 - axis
@@ -197,25 +294,12 @@ def _sweep(
         np.array(cones.basis.rate_per_cm, np.float32),
         np.array(cones.basis.stages, np.int64),
         density,
-        source,
-        first,
+        sources,
+        block,
+        here.low,
+        here.box,
         deposit,
     )
-
-
-def _blocks(chosen: NDArray[np.intp], bytes_per_direction: int) -> list[NDArray[np.intp]]:
-    """Directions in blocks whose sources fit in the cache."""
-    count = max(1, DIRECTION_BLOCK_BYTES // max(bytes_per_direction, 1))
-    return [chosen[i : i + count] for i in range(0, len(chosen), count)]
-
-
-def _covariance(flat: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sum over voxels of moment times moment, in float64 over blocks."""
-    total = np.zeros((flat.shape[1],) * 2)
-    for start in range(0, len(flat), 65536):
-        block = flat[start : start + 65536]
-        total += block.T @ block
-    return total
 
 
 def _pixels(raster: Raster) -> NDArray[np.float64]:

@@ -15,6 +15,8 @@ ROW = 2064
 """Distance between the rows of a state or source buffer [floats]: a compile-time constant, so that the compiler can prove
 the rows apart and vectorise; not a power of two, so that rows do not share cache sets. Limits grid width plus lattice shift."""
 
+_1, _2 = np.uint64(ROW), np.uint64(2 * ROW)
+
 _FAST = {"contract", "nsz", "nnan", "ninf", "arcp"}
 """No reassociation: the order of sums is the documented one."""
 
@@ -58,49 +60,100 @@ def _flushed(value):
 
 
 @njit(fastmath=_FAST, error_model="numpy")
-def _advance_1(rate, rho, q, state, deposit):
-    """One step of a chain of one stage for a row of rays; `q` and `state` hold one row of ROW floats a stage."""
-    for i in range(rho.size):
-        x = rate * rho[i]
+def _advance_1(rate, n, density, here, q, state, at, deposit):
+    """One step of a chain of one stage for a row of n voxels.
+
+    Buffers are flat and offsets (`here` in the grid, `at` in `state`) unsigned: a slice would cost two atomic operations, a
+    signed index a wrap-around test that keeps the loop from being vectorised. `q` and `state` hold one row of ROW floats a
+    stage.
+    """
+    for k in range(n):
+        i = np.uint64(k)
+        x = rate * density[here + i]
         e, g0, _, _ = survival(x)
-        w, qw = state[i], q[i]
-        deposit[i] += w * (x * g0) + qw * (np.float32(1.0) - g0)
-        state[i] = _flushed(e * w + qw * g0)
+        w, qw = state[at + i], q[i]
+        deposit[here + i] += w * (x * g0) + qw * (np.float32(1.0) - g0)
+        state[at + i] = _flushed(e * w + qw * g0)
 
 
 @njit(fastmath=_FAST, error_model="numpy")
-def _advance_2(rate, rho, q, state, deposit):
+def _advance_2(rate, n, density, here, q, state, at, deposit):
     """One step of a chain of two stages; energy in row 0 has both to go, energy in row 1 the last one."""
     one = np.float32(1.0)
-    for i in range(rho.size):
-        x = rate * rho[i]
+    for k in range(n):
+        i = np.uint64(k)
+        x = rate * density[here + i]
         e, g0, g1, _ = survival(x)
-        v, w = state[i], state[ROW + i]
-        qv, qw = q[i], q[ROW + i]
-        deposit[i] += w * (x * g0) + v * (x * g1) + qw * (one - g0) + qv * (one - g0 - g1)
-        state[i] = _flushed(e * v + qv * g0)
-        state[ROW + i] = _flushed(e * (w + x * v) + qw * g0 + qv * g1)
+        v, w = state[at + i], state[at + _1 + i]
+        qv, qw = q[i], q[_1 + i]
+        deposit[here + i] += w * (x * g0) + v * (x * g1) + qw * (one - g0) + qv * (one - g0 - g1)
+        state[at + i] = _flushed(e * v + qv * g0)
+        state[at + _1 + i] = _flushed(e * (w + x * v) + qw * g0 + qv * g1)
 
 
 @njit(fastmath=_FAST, error_model="numpy")
-def _advance_3(rate, rho, q, state, deposit):
+def _advance_3(rate, n, density, here, q, state, at, deposit):
     """One step of a chain of three stages; energy in row 0 has all three to go, in row 2 the last one."""
     one = np.float32(1.0)
     half = np.float32(0.5)
-    for i in range(rho.size):
-        x = rate * rho[i]
+    for k in range(n):
+        i = np.uint64(k)
+        x = rate * density[here + i]
         e, g0, g1, g2 = survival(x)
-        u, v, w = state[i], state[ROW + i], state[2 * ROW + i]
-        qu, qv, qw = q[i], q[ROW + i], q[2 * ROW + i]
+        u, v, w = state[at + i], state[at + _1 + i], state[at + _2 + i]
+        qu, qv, qw = q[i], q[_1 + i], q[_2 + i]
         stays = qw * (one - g0) + qv * (one - g0 - g1) + qu * (one - g0 - g1 - g2)
-        deposit[i] += w * (x * g0) + v * (x * g1) + u * (x * g2) + stays
-        state[i] = _flushed(e * u + qu * g0)
-        state[ROW + i] = _flushed(e * (v + x * u) + qv * g0 + qu * g1)
-        state[2 * ROW + i] = _flushed(e * (w + x * (v + half * x * u)) + qw * g0 + qv * g1 + qu * g2)
+        deposit[here + i] += w * (x * g0) + v * (x * g1) + u * (x * g2) + stays
+        state[at + i] = _flushed(e * u + qu * g0)
+        state[at + _1 + i] = _flushed(e * (v + x * u) + qv * g0 + qu * g1)
+        state[at + _2 + i] = _flushed(e * (w + x * (v + half * x * u)) + qw * g0 + qv * g1 + qu * g2)
+
+
+@njit(parallel=True, cache=True)
+def make_sources(weights_field, field, field_low, weights_halo, halo, box, sources):
+    """Stage D: directional sources of a block of directions, a small matrix product for each row of voxels.
+
+    Rows that the field reaches are made from `field`, whose combinations include the halo's; all others from `halo`.
+
+    Parameters
+    ----------
+    weights_field, weights_halo : float32 (B K, r), float32 (B K, h)
+        From combinations of moments to sources.
+    field, field_low : float32 (f0, f1, r, n), int64 (2,)
+        Combinations in rows that the field reaches, and the first of these rows within the box.
+    halo : float32 (b0 b1, h, n)
+        Combinations in every row of the box.
+    box : int64 (2,)
+        Rows b0, b1.
+    sources : float32 (b0 b1, B K, n), output
+        Energy released into each direction and radial function.
+    """
+    for row in prange(box[0] * box[1]):
+        a, b = row // box[1] - field_low[0], row % box[1] - field_low[1]
+        if 0 <= a < field.shape[0] and 0 <= b < field.shape[1]:
+            np.dot(weights_field, field[a, b], sources[row])
+        else:
+            np.dot(weights_halo, halo[row], sources[row])
+
+
+@njit(fastmath=_FAST, error_model="numpy")
+def _fetch(sources, k, block, first, box, a, b, q):
+    """Copy the sources of voxel row (a, b) into `q`, one row of ROW floats a stage; False when the row misses the box."""
+    a, b = a - first[0], b - first[1]
+    if a < 0 or a >= box[0] or b < 0 or b >= box[1]:
+        return False
+    n = sources.shape[2]
+    flat = sources.reshape(-1)
+    start = ((a * box[1] + b) * sources.shape[1] + block * k) * n
+    for s in range(k):
+        here, there = np.uint64(start + s * n), np.uint64(s * ROW + first[2])
+        for i in range(n):
+            q[there + np.uint64(i)] = flat[here + np.uint64(i)]
+    return True
 
 
 @njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")
-def sweep(axis, slope, offset, backwards, step_cm, rate, stages, density, source, first, deposit):
+def sweep(axis, slope, offset, backwards, step_cm, rate, stages, density, sources, block, first, box, deposit):
     """Transport one direction through the whole grid and add the energy left in each voxel.
 
     Parameters
@@ -119,10 +172,10 @@ def sweep(axis, slope, offset, backwards, step_cm, rate, stages, density, source
         Stages of each chain, 1 to 3.
     density : float32 (n0, n1, n2)
         Electron density relative to water.
-    source : float32 (K, m0, m1, m2)
-        Energy released into this direction and radial function; a box within the grid.
-    first : int64 (3,)
-        Index of the box's first voxel.
+    sources, block : float32 (b0 b1, B K, m2), int
+        Energy released into each direction of a block and radial function, and this direction's number in the block.
+    first, box : int64 (3,), int64 (2,)
+        First voxel of the box that `sources` covers, and its rows b0, b1.
     deposit : float32 (n0, n1, n2)
         Energy deposited; added to. Every voxel belongs to one ray, hence to one thread: no races, same bits every run.
     """
@@ -136,9 +189,11 @@ def sweep(axis, slope, offset, backwards, step_cm, rate, stages, density, source
     low_1, high_1 = min(0, end_1), max(0, end_1)
     low_2, high_2 = min(0, end_2), max(0, end_2)
     width = n2 + high_2 - low_2
-    k = source.shape[0]
-    silent = np.zeros(k * ROW, np.float32)
-    m0, m1, m2 = source.shape[1:]
+    k = 0
+    for c in range(stages.size):
+        k += stages[c]
+    dark = np.zeros(k * ROW, np.float32)
+    matter, left = density.reshape(-1), deposit.reshape(-1)
     for ray in prange(nj + high_1 - low_1):
         j0 = ray - high_1
         state = np.empty(k * ROW, np.float32)
@@ -153,22 +208,16 @@ def sweep(axis, slope, offset, backwards, step_cm, rate, stages, density, source
             slab = nt - 1 - t if backwards else t
             a, b = (slab, j) if axis == 0 else (j, slab)
             shift = high_2 - math.floor(slope[1] * t + offset[1])
-            rho, left = density[a, b], deposit[a, b]
-            a, b = a - first[0], b - first[1]
-            lit = a >= 0 and a < m0 and b >= 0 and b < m1
-            if lit:
-                for s in range(k):
-                    row = s * ROW + first[2]
-                    q[row : row + m2] = source[s, a, b]
-            now = q if lit else silent
+            here = np.uint64((a * n1 + b) * n2)
+            released = q if _fetch(sources, k, block, first, box, a, b, q) else dark
             s = 0
             for c in range(rate.size):
-                entering, flying = now[s * ROW :], state[s * ROW + shift :]
-                x = rate[c] * step_cm
+                x, at = rate[c] * step_cm, np.uint64(s * ROW + shift)
+                entering = released[s * ROW :]
                 if stages[c] == 1:
-                    _advance_1(x, rho, entering, flying, left)
+                    _advance_1(x, n2, matter, here, entering, state, at, left)
                 elif stages[c] == 2:
-                    _advance_2(x, rho, entering, flying, left)
+                    _advance_2(x, n2, matter, here, entering, state, at, left)
                 else:
-                    _advance_3(x, rho, entering, flying, left)
+                    _advance_3(x, n2, matter, here, entering, state, at, left)
                 s += stages[c]

@@ -7,19 +7,6 @@ from numba import njit, prange
 
 
 @njit(inline="always")
-def bilinear(maps, s, x, y):
-    """Interpolate map `s` at pixel indices (x, y); 0 outside the outermost pixel centres."""
-    ny, nx = maps.shape[1:]
-    if x < 0 or y < 0 or x >= nx - 1 or y >= ny - 1:
-        return np.float32(0.0)
-    i, j = int(x), int(y)
-    fx, fy = x - np.float32(i), y - np.float32(j)
-    low = maps[s, j, i] + fx * (maps[s, j, i + 1] - maps[s, j, i])
-    high = maps[s, j + 1, i] + fx * (maps[s, j + 1, i + 1] - maps[s, j + 1, i])
-    return low + fy * (high - low)
-
-
-@njit(inline="always")
 def crossing(constant, slope, low, high):
     """Keep the part of [low, high] where constant + slope * t >= 0."""
     if slope > 1e-12:
@@ -31,13 +18,112 @@ def crossing(constant, slope, low, high):
     return low, high
 
 
+@njit(inline="always")
+def along_fan(depth, g, a, b, c):
+    """Radiological depth of fan `g` at fractional ray (a along u, b along v) and plane c.
+
+    Whole indices instead of slices here and below: a slice costs two atomic operations.
+    """
+    i, j, k = int(a), int(b), min(int(c), depth.shape[3] - 2)
+    a, b, c = a - np.float32(i), b - np.float32(j), c - np.float32(k)
+    p, q = depth[g, j, i, k], depth[g, j, i + 1, k]
+    r, s = depth[g, j + 1, i, k], depth[g, j + 1, i + 1, k]
+    p, r = p + a * (q - p), r + a * (s - r)
+    near = p + b * (r - p)
+    p, q = depth[g, j, i, k + 1], depth[g, j, i + 1, k + 1]
+    r, s = depth[g, j + 1, i, k + 1], depth[g, j + 1, i + 1, k + 1]
+    p, r = p + a * (q - p), r + a * (s - r)
+    return near + c * (p + b * (r - p) - near)
+
+
+@njit(inline="always")
+def add_row(maps, s, raster, rotation, x, step, y, z, sad, from_t, to_t, total):
+    """Add the fluence of shot `s` along a row of voxels, from voxel `from_t` up to `to_t`; x is that of voxel 0."""
+    one = np.float32(1.0)
+    ax = np.float32(rotation[s, 0, 0] * x + rotation[s, 0, 1] * y + rotation[s, 0, 2] * z)
+    ay = np.float32(rotation[s, 1, 0] * x + rotation[s, 1, 1] * y + rotation[s, 1, 2] * z)
+    az = np.float32(1.0 - (rotation[s, 2, 0] * x + rotation[s, 2, 1] * y + rotation[s, 2, 2] * z) / sad)
+    bx = np.float32(rotation[s, 0, 0] * step)
+    by = np.float32(rotation[s, 1, 0] * step)
+    bz = np.float32(-rotation[s, 2, 0] * step / sad)
+    u, v, scale = np.float32(raster[0] / raster[2]), np.float32(raster[1] / raster[2]), np.float32(1.0 / raster[2])
+    ny, nx = maps.shape[1:]
+    for t in range(from_t, to_t):
+        n = np.float32(t)
+        shrink = scale / (az + n * bz)
+        cx, cy = (ax + n * bx) * shrink - u, (ay + n * by) * shrink - v
+        if cx >= 0 and cy >= 0 and cx < nx - 1 and cy < ny - 1:
+            i, j = int(cx), int(cy)
+            fx, fy = cx - np.float32(i), cy - np.float32(j)
+            low = maps[s, j, i] * (one - fx) + fx * maps[s, j, i + 1]
+            high = maps[s, j + 1, i] * (one - fx) + fx * maps[s, j + 1, i + 1]
+            total[t] += low + fy * (high - low)
+
+
+@njit(error_model="numpy", fastmath={"contract", "nsz"})
+def add_moments(moments, row, length, begin, count, order, plain, hard, x, y, z, norm, scratch):
+    """Add energy times the harmonics of its direction to the moments of a row of voxels (equation 5).
+
+    Parameters
+    ----------
+    moments : float32, flat
+        (rows, 2 R, length).
+    row, length, begin, count : int
+        Row, its length, and the part of it: voxels `begin` up to `begin + count`.
+    order : int
+        Degree L; R = (L + 1)^2.
+    plain, hard : float32 (count,)
+        Energy, and energy times hardness.
+    x, y, z : float32 (count,)
+        Direction of travel, patient axes.
+    norm : float32 (R,)
+        Factors that make the harmonics orthonormal.
+    scratch : float32 (4, length)
+        Working memory.
+    """
+    size = (order + 1) ** 2
+    cosine, sine, below, current = scratch[0], scratch[1], scratch[2], scratch[3]
+    for i in range(count):
+        cosine[i] = np.float32(1.0)
+        sine[i] = np.float32(0.0)
+    diagonal = np.float32(1.0)
+    for m in range(order + 1):
+        if m > 0:
+            diagonal *= np.float32(1 - 2 * m)
+            for i in range(count):
+                c = x[i] * cosine[i] - y[i] * sine[i]
+                sine[i] = x[i] * sine[i] + y[i] * cosine[i]
+                cosine[i] = c
+        for i in range(count):
+            below[i] = np.float32(0.0)
+            current[i] = diagonal
+        for degree in range(m, order + 1):
+            if degree > m:
+                p, q = np.float32((2 * degree - 1) / (degree - m)), np.float32((degree + m - 1) / (degree - m))
+                for i in range(count):
+                    above = p * z[i] * current[i] - q * below[i]
+                    below[i] = current[i]
+                    current[i] = above
+            centre = degree * degree + degree
+            for sign in range(2 if m > 0 else 1):
+                n = centre - m if sign else centre + m
+                factor = norm[n]
+                wave = sine if sign else cosine
+                first = np.uint64((row * 2 * size + n) * length + begin)
+                second = np.uint64((row * 2 * size + size + n) * length + begin)
+                for i in range(count):
+                    moments[first + np.uint64(i)] += plain[i] * (factor * current[i] * wave[i])
+                for i in range(count):
+                    moments[second + np.uint64(i)] += hard[i] * (factor * current[i] * wave[i])
+
+
 @njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 def accumulate(
     density, origin, spacing, first, isocentre, sad, reach,
-    group_rotation, group_first, segment_rotation, segment_base,
+    group_rotation, group_first, bundle, shot_rotation, has_electrons,
     photon, photon_raster, electron, electron_raster,
     depth, fan, top, terma, table_step, soft_row, soft_step, electron_decay,
-    direction, direction_first, direction_bin, moments, electron_dose,
+    source, order, norm, moments, electron_dose,
 ):  # fmt: skip
     """Add what a block of groups releases.
 
@@ -53,10 +139,10 @@ def accumulate(
         Isocentre (x, y, z) and source distance [cm].
     reach : float64 (4,)
         u_low, u_high, v_low, v_high on the isocentre plane, gantry system [cm].
-    group_rotation, group_first : float64 (g, 3, 3), int64 (g + 1,)
-        Patient to gantry; segments of each group.
-    segment_rotation, segment_base : float64 (n, 3, 3), int
-        Patient to collimator; number of the first segment of the block in `photon`.
+    group_rotation, group_first, bundle : float64 (g, 3, 3), int64 (g + 1,), int64 (b + 1,)
+        Patient to gantry; shots of each group; groups of each bundle.
+    shot_rotation, has_electrons : float64 (n, 3, 3), bool
+        Patient to collimator; whether to add the dose of electrons.
     photon, photon_raster, electron, electron_raster : float32 (n, my, mx), float64 (3,)
         Fluence maps, with first pixel x, y and pixel size [cm].
     depth, fan, top : float32 (g, nv, nu, planes), float64 (4,), float64 (g,)
@@ -67,17 +153,15 @@ def accumulate(
         Row of `terma` (fractional) against off-axis radius; step in radius [cm].
     electron_decay : float
         Attenuation of contaminating electrons [1/cm].
-    direction, direction_first, direction_bin : float32 (g, bv, bu, R), float64 (2,), float
-        Harmonics of the beam direction on cells of the isocentre plane.
-    moments : float32 (b0, b1, b2, 2 R), added to
+    source, order, norm : float64 (b, 3), int, float32 (R,)
+        Source of each bundle relative to the isocentre [cm]; degree of the moments; factors of the harmonics.
+    moments : float32 (b0, b1, 2 R, b2), added to
         Moments of the energy released a voxel volume (per gram of water): plain, then weighted with hardness.
     electron_dose : float32 (nz, ny, nx), added to
         Dose of contaminating electrons, in the same unit per mass.
     """
-    b0, b1, b2, width = moments.shape
-    size = width // 2
-    groups = group_rotation.shape[0]
-    planes = depth.shape[3]
+    b0, b1, _, b2 = moments.shape
+    flat = moments.reshape(-1)
     fan_u, fan_v, pitch, step = fan
     rows_r = soft_row.size
     rows_s, rows_d = terma.shape[:2]
@@ -86,92 +170,84 @@ def accumulate(
         pz = origin[2] + (first[0] + kz) * spacing[2] - isocentre[2]
         py = origin[1] + (first[1] + jy) * spacing[1] - isocentre[1]
         px = origin[0] + first[2] * spacing[0] - isocentre[0]
-        for g in range(groups):
-            r = group_rotation[g]
-            # gantry coordinates along the row: linear in the voxel number t
-            gx, hx = r[0, 0] * px + r[0, 1] * py + r[0, 2] * pz, r[0, 0] * spacing[0]
-            gy, hy = r[1, 0] * px + r[1, 1] * py + r[1, 2] * pz, r[1, 0] * spacing[0]
-            gz, hz = r[2, 0] * px + r[2, 1] * py + r[2, 2] * pz, r[2, 0] * spacing[0]
-            fz, kf = (sad - gz) / sad, -hz / sad
-            low, high = 0.0, b2 - 1.0
-            low, high = crossing(gx - reach[0] * fz, hx - reach[0] * kf, low, high)
-            low, high = crossing(reach[1] * fz - gx, reach[1] * kf - hx, low, high)
-            low, high = crossing(gy - reach[2] * fz, hy - reach[2] * kf, low, high)
-            low, high = crossing(reach[3] * fz - gy, reach[3] * kf - hy, low, high)
-            if low > high:
-                continue
-            for t in range(int(np.ceil(low)), int(np.floor(high)) + 1):
-                rho = density[first[0] + kz, first[1] + jy, first[2] + t]
-                if rho <= 0:
+        az, ay, ax = first[0] + kz, first[1] + jy, first[2]
+        fluence = np.zeros(b2, np.float32)
+        contaminant = np.zeros(b2, np.float32)
+        plain = np.zeros(b2, np.float32)
+        hard = np.zeros(b2, np.float32)
+        toward = np.empty((3, b2), np.float32)
+        scratch = np.empty((4, b2), np.float32)
+        for b in range(bundle.size - 1):
+            begin, end = b2, 0
+            for g in range(bundle[b], bundle[b + 1]):
+                # gantry coordinates along the row: linear in the voxel number t
+                gx = group_rotation[g, 0, 0] * px + group_rotation[g, 0, 1] * py + group_rotation[g, 0, 2] * pz
+                gy = group_rotation[g, 1, 0] * px + group_rotation[g, 1, 1] * py + group_rotation[g, 1, 2] * pz
+                gz = group_rotation[g, 2, 0] * px + group_rotation[g, 2, 1] * py + group_rotation[g, 2, 2] * pz
+                hx, hy, hz = (
+                    group_rotation[g, 0, 0] * spacing[0],
+                    group_rotation[g, 1, 0] * spacing[0],
+                    group_rotation[g, 2, 0] * spacing[0],
+                )
+                fz, kf = (sad - gz) / sad, -hz / sad
+                low, high = 0.0, b2 - 1.0
+                low, high = crossing(gx - reach[0] * fz, hx - reach[0] * kf, low, high)
+                low, high = crossing(reach[1] * fz - gx, reach[1] * kf - hx, low, high)
+                low, high = crossing(gy - reach[2] * fz, hy - reach[2] * kf, low, high)
+                low, high = crossing(reach[3] * fz - gy, reach[3] * kf - hy, low, high)
+                if low > high:
                     continue
-                z = gz + t * hz
-                magnify = sad / (sad - z)
-                u, v = (gx + t * hx) * magnify, (gy + t * hy) * magnify
-                x = px + t * spacing[0]
-                psi = np.float32(0.0)
+                from_t, to_t = int(np.ceil(low)), int(np.floor(high)) + 1
+                begin, end = min(begin, from_t), max(end, to_t)
                 for s in range(group_first[g], group_first[g + 1]):
-                    q = segment_rotation[s]
-                    scale = sad / (sad - (q[2, 0] * x + q[2, 1] * py + q[2, 2] * pz))
-                    cx = (q[0, 0] * x + q[0, 1] * py + q[0, 2] * pz) * scale
-                    cy = (q[1, 0] * x + q[1, 1] * py + q[1, 2] * pz) * scale
-                    psi += bilinear(
-                        photon,
-                        s - segment_base,
-                        np.float32((cx - photon_raster[0]) / photon_raster[2]),
-                        np.float32((cy - photon_raster[1]) / photon_raster[2]),
-                    )
-                # radiological depth of the voxel
-                a, b = np.float32((u - fan_u) / pitch), np.float32((v - fan_v) / pitch)
-                c = np.float32((top[g] - z) / step)
-                i, j, k = int(a), int(b), min(int(c), planes - 2)
-                a, b, c = a - np.float32(i), b - np.float32(j), c - np.float32(k)
-                one = np.float32(1.0)
-                near = (depth[g, j, i, k] * (one - a) + depth[g, j, i + 1, k] * a) * (one - b) + (
-                    depth[g, j + 1, i, k] * (one - a) + depth[g, j + 1, i + 1, k] * a
-                ) * b
-                far = (depth[g, j, i, k + 1] * (one - a) + depth[g, j, i + 1, k + 1] * a) * (one - b) + (
-                    depth[g, j + 1, i, k + 1] * (one - a) + depth[g, j + 1, i + 1, k + 1] * a
-                ) * b
-                path = near + c * (far - near)
-                square = np.float32(magnify * magnify)
-                if electron_decay * path < 7.0:
-                    for s in range(group_first[g], group_first[g + 1]):
-                        q = segment_rotation[s]
-                        scale = sad / (sad - (q[2, 0] * x + q[2, 1] * py + q[2, 2] * pz))
-                        cx = (q[0, 0] * x + q[0, 1] * py + q[0, 2] * pz) * scale
-                        cy = (q[1, 0] * x + q[1, 1] * py + q[1, 2] * pz) * scale
-                        electron_dose[first[0] + kz, first[1] + jy, first[2] + t] += (
-                            square
-                            * np.exp(-electron_decay * path)
-                            * bilinear(
-                                electron,
-                                s - segment_base,
-                                np.float32((cx - electron_raster[0]) / electron_raster[2]),
-                                np.float32((cy - electron_raster[1]) / electron_raster[2]),
-                            )
+                    add_row(photon, s, photon_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, fluence)
+                    if has_electrons:
+                        add_row(
+                            electron, s, electron_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, contaminant
                         )
-                if psi == 0:
-                    continue
-                radius = min(np.float32(np.sqrt(u * u + v * v) / soft_step), np.float32(rows_r - 1.001))
-                m = int(radius)
-                soft = soft_row[m] + (radius - np.float32(m)) * (soft_row[m + 1] - soft_row[m])
-                ms = min(int(soft), max(rows_s - 2, 0))
-                fs = soft - np.float32(ms)
-                ns = min(ms + 1, rows_s - 1)
-                node = min(np.float32(path / table_step), np.float32(rows_d - 1.001))
-                md = int(node)
-                fd = node - np.float32(md)
-                here = terma[ms, md, 0] * (one - fs) + terma[ns, md, 0] * fs
-                there = terma[ms, md + 1, 0] * (one - fs) + terma[ns, md + 1, 0] * fs
-                energy = psi * square * rho * (here + fd * (there - here))
-                here = terma[ms, md, 1] * (one - fs) + terma[ns, md, 1] * fs
-                there = terma[ms, md + 1, 1] * (one - fs) + terma[ns, md + 1, 1] * fs
-                hard = energy * (here + fd * (there - here))
-                iu = min(max(int((u - direction_first[0]) / direction_bin + 0.5), 0), direction.shape[2] - 1)
-                iv = min(max(int((v - direction_first[1]) / direction_bin + 0.5), 0), direction.shape[1] - 1)
-                harmonic = direction[g, iv, iu]
-                goal = moments[kz, jy, t]
-                for n in range(size):
-                    goal[n] += energy * harmonic[n]
-                for n in range(size):
-                    goal[size + n] += hard * harmonic[n]
+                for t in range(from_t, to_t):
+                    psi, electrons = fluence[t], contaminant[t]
+                    fluence[t] = contaminant[t] = np.float32(0.0)
+                    rho = density[az, ay, ax + t]
+                    if rho <= 0 or (psi == 0 and electrons == 0):
+                        continue
+                    z = gz + t * hz
+                    magnify = sad / (sad - z)
+                    u, v = (gx + t * hx) * magnify, (gy + t * hy) * magnify
+                    path = along_fan(
+                        depth, g, np.float32((u - fan_u) / pitch), np.float32((v - fan_v) / pitch), np.float32((top[g] - z) / step)
+                    )
+                    square = np.float32(magnify * magnify)
+                    if electrons != 0 and electron_decay * path < 7.0:
+                        electron_dose[az, ay, ax + t] += square * electrons * np.exp(-electron_decay * path)
+                    if psi == 0:
+                        continue
+                    radius = min(np.float32(np.sqrt(u * u + v * v) / soft_step), np.float32(rows_r - 1.001))
+                    m = int(radius)
+                    soft = soft_row[m] + (radius - np.float32(m)) * (soft_row[m + 1] - soft_row[m])
+                    ms = min(int(soft), max(rows_s - 2, 0))
+                    fs = soft - np.float32(ms)
+                    ns = min(ms + 1, rows_s - 1)
+                    node = min(np.float32(path / table_step), np.float32(rows_d - 1.001))
+                    md = int(node)
+                    fd = node - np.float32(md)
+                    here = terma[ms, md, 0] + fs * (terma[ns, md, 0] - terma[ms, md, 0])
+                    there = terma[ms, md + 1, 0] + fs * (terma[ns, md + 1, 0] - terma[ms, md + 1, 0])
+                    energy = psi * square * rho * (here + fd * (there - here))
+                    here = terma[ms, md, 1] + fs * (terma[ns, md, 1] - terma[ms, md, 1])
+                    there = terma[ms, md + 1, 1] + fs * (terma[ns, md + 1, 1] - terma[ms, md + 1, 1])
+                    plain[t] += energy
+                    hard[t] += energy * (here + fd * (there - here))
+            if begin >= end:
+                continue
+            for t in range(begin, end):
+                i = t - begin
+                x, y, z = px + t * spacing[0] - source[b, 0], py - source[b, 1], pz - source[b, 2]
+                length = 1.0 / np.sqrt(x * x + y * y + z * z)
+                toward[0, i], toward[1, i], toward[2, i] = x * length, y * length, z * length
+            add_moments(
+                flat, row, b2, begin, end - begin, order, plain[begin:end], hard[begin:end],
+                toward[0], toward[1], toward[2], norm, scratch,
+            )  # fmt: skip
+            plain[begin:end] = 0
+            hard[begin:end] = 0

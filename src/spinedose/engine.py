@@ -68,9 +68,9 @@ class Settings:
     segment_step_deg : float
         Largest turn of gantry, collimator or couch in one fluence segment [degrees].
     group_step_deg : float
-        Width of the bins of gantry angle that share radiological depth [degrees].
-    bundle_step_deg : float
-        Width of the bins that share the direction of travel, and the angle of leakage and head scatter [degrees].
+        Width of the bins of gantry angle that share radiological depth and direction of travel [degrees].
+    halo_step_deg : float
+        Width of the bins in which leakage and head scatter are added up and taken at one angle [degrees].
     pixel_cm : float or None
         Pixel of the fluence maps at the isocentre plane [cm]; None: 1 mm, or 0.4 voxels if that is less.
     curve : str
@@ -80,8 +80,8 @@ class Settings:
     directions: int | None = None
     moments: int = 6
     segment_step_deg: float = 1.0
-    group_step_deg: float = 2.0
-    bundle_step_deg: float = 6.0
+    group_step_deg: float = 4.0
+    halo_step_deg: float = 12.0
     pixel_cm: float | None = None
     curve: str = "generic"
 
@@ -90,7 +90,7 @@ class Settings:
             raise InvalidInput(f"{self.directions} directions were asked for", "32 to 20000 make sense")
         if not 0 <= self.moments <= 12:
             raise InvalidInput(f"Moments of order {self.moments} were asked for", "0 to 12 are possible")
-        for name in ("segment_step_deg", "group_step_deg", "bundle_step_deg"):
+        for name in ("segment_step_deg", "group_step_deg", "halo_step_deg"):
             if not 0 < getattr(self, name) <= 15:
                 raise InvalidInput(f"{name} is {getattr(self, name)}", "a step lies between 0 and 15 degrees")
         if self.pixel_cm is not None and not 0.01 <= self.pixel_cm <= 0.1:
@@ -251,9 +251,8 @@ def _deliver(
                 rotations = collimator_rotations(part.gantry_deg, part.collimator_deg, part.couch_deg, patient_position)
                 maps.append(device.fluence(job.machine, model, part, raster, voxel_axes(rotations, grid.spacing_cm)))
         with clock("geometry", 0.2 * (i + 1) / len(around)):
-            bundle = settings.bundle_step_deg
-            field, halo = split_halo(pool(segments, maps), bundle)
-            for shots, step, kind in ((field, settings.group_step_deg, fields), (halo, bundle, halos)):
+            field, halo = split_halo(pool(segments, maps), settings.halo_step_deg)
+            for shots, step, kind in ((field, settings.group_step_deg, fields), (halo, settings.halo_step_deg, halos)):
                 kind.append(
                     make_exposure(
                         shots,
@@ -263,7 +262,6 @@ def _deliver(
                         sad_cm=job.machine.sad_cm,
                         attenuation=table,
                         group_step_deg=step,
-                        bundle_step_deg=bundle,
                     )
                 )
     return transport_exposures(device, scene, fields, halos, cone_table(model.spectrum), settings, clock)
@@ -336,12 +334,13 @@ def _release(
     groups = max(sum(len(exposure) for exposure in exposures), 1)
     done = 0
     for exposure in exposures:
-        for first, last in exposure.blocks(max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)):
-            a, b = int(exposure.bundle[first]), int(exposure.bundle[last])
+        block = max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
+        for a in range(0, len(exposure), block):
+            b = min(a + block, len(exposure))
             with clock("depth", start + 0.1 * done / groups):
                 depth = device.radiological_depth(scene, exposure.fans.part(a, b))
             with clock("terma", start + 0.1 * done / groups):
-                device.release(scene, exposure, depth, (first, last), moments)
+                device.release(scene, exposure, depth, (a, b), moments)
             done += b - a
     return moments
 
@@ -384,6 +383,8 @@ def _pixel(settings: Settings, grid: Grid) -> float:
 
 
 REFERENCE_SPACING_CM = 0.25
+REFERENCE_DIRECTIONS = 800
+"""The reference point is averaged over 500 voxels, so half the directions of a single beam do."""
 
 
 def reference_output(machine: Machine, model: BeamModel, settings: Settings, device: Backend) -> float:
@@ -397,7 +398,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     machine, model : Machine, BeamModel
         Beam to calibrate.
     settings : Settings
-        Accuracy settings; the number of directions is always that of a single beam.
+        Accuracy settings; the number of directions is always `REFERENCE_DIRECTIONS`.
     device : Backend
         Where to compute.
 
@@ -406,7 +407,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     float
         [1 MU on the open axis x cm^2/g per MU]; `gy_per_mu / reference_output` is the calibration factor.
     """
-    own = replace(settings, directions=None, curve="")
+    own = replace(settings, directions=REFERENCE_DIRECTIONS, curve="")
     facts = [__version__, _ENGINE_REVISION, machine.data_hash, model.energy, asdict(own), device.name]
     if not machine.data_hash:  # not read from files: nothing to key it by
         return _compute_reference(machine, model, own, device)

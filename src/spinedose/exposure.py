@@ -1,7 +1,7 @@
 """From segments to exposures: the beam geometry that depth and TERMA stages need, with nothing left to decide.
 
-Fluence is looked up for every segment; radiological depth and attenuation once for all segments of all beams whose gantry
-angles fall into the same narrow bin, the direction of travel once a wider bin (docs/theory/terma.md).
+Fluence is looked up for every segment; radiological depth, attenuation and direction of travel once for all segments of all
+beams whose gantry angles fall into the same bin (docs/theory/terma.md).
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ def attenuation(
 class Exposure:
     """Everything that the depth and TERMA stages need of shots around one isocentre.
 
-    Shots are gathered in groups that share radiological depth, groups in bundles that share the direction of travel.
+    Shots are gathered in groups that share radiological depth and direction of travel.
 
     Parameters
     ----------
@@ -391,14 +391,10 @@ class Exposure:
         Part of the isocentre plane outside of which the fluence is zero.
     first : ndarray of int, shape (g + 1,)
         Shots of each group.
-    bundle : ndarray of int, shape (b + 1,)
-        Groups of each bundle.
     shot_rotation : ndarray, shape (n, 3, 3)
         Patient to collimator system of each shot.
     maps : FluenceMaps
         Fluence of each shot.
-    source_cm : ndarray, shape (b, 3)
-        Where the source of each bundle is, relative to the isocentre, patient axes [cm].
     attenuation : Attenuation
         Of the beam.
     """
@@ -406,23 +402,12 @@ class Exposure:
     fans: Fans
     reach: Window
     first: NDArray[np.int64]
-    bundle: NDArray[np.int64]
     shot_rotation: Array
     maps: FluenceMaps
-    source_cm: Array
     attenuation: Attenuation
 
     def __len__(self) -> int:
         return len(self.fans.rotation)
-
-    def blocks(self, most_groups: int) -> list[tuple[int, int]]:
-        """Bundles in blocks (first, last) of no more groups than asked for, but at least one bundle each."""
-        result, start = [], 0
-        for b in range(1, len(self.bundle)):
-            if self.bundle[b] - self.bundle[start] > most_groups and b - 1 > start:
-                result.append((start, b - 1))
-                start = b - 1
-        return [*result, (start, len(self.bundle) - 1)]
 
 
 def make_exposure(
@@ -434,7 +419,6 @@ def make_exposure(
     sad_cm: float,
     attenuation: Attenuation,
     group_step_deg: float,
-    bundle_step_deg: float,
 ) -> Exposure:
     """Put together an exposure; fans get rays and planes at the spacing of the voxels.
 
@@ -452,8 +436,8 @@ def make_exposure(
         Source to isocentre [cm].
     attenuation : Attenuation
         Of the beam.
-    group_step_deg, bundle_step_deg : float
-        Width of the angular bins of groups and of bundles [degrees].
+    group_step_deg : float
+        Width of the angular bins of groups [degrees].
     """
     number = _bins(shots, group_step_deg)
     sorting = np.argsort(number, kind="stable")
@@ -470,31 +454,16 @@ def make_exposure(
     gantry, couch = (
         np.bincount(number, shots.meterset_mu * angle, groups) / mu for angle in (shots.gantry_deg, shots.couch_deg)
     )
-    middle = Shots(gantry, np.zeros(groups), couch, mu, _no_maps(groups))
-    bundle_of = _bins(middle, max(bundle_step_deg, group_step_deg))
-    bundles = int(bundle_of.max()) + 1
-    bundle = np.searchsorted(bundle_of, np.arange(bundles + 1))
-    bundle_mu = np.bincount(bundle_of, mu, bundles)
-    toward = [np.bincount(bundle_of, mu * angle, bundles) / bundle_mu for angle in (gantry, couch)]
     raster = maps.raster
     corner = np.array([[x, y] for x in raster.xs_cm[[0, -1]] for y in raster.ys_cm[[0, -1]]])
     reach = window(corner, shots.collimator_deg)
     rotation = np.array([gantry_from_patient(patient_position, s, g) for g, s in zip(gantry, couch, strict=True)])
-    facing = np.array([gantry_from_patient(patient_position, s, g) for g, s in zip(*toward, strict=True)])
     spacing = min(grid.spacing_cm)
     return Exposure(
         fans=make_fans(grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing),
         reach=reach,
         first=first.astype(np.int64),
-        bundle=bundle.astype(np.int64),
         shot_rotation=collimator_rotations(shots.gantry_deg, shots.collimator_deg, shots.couch_deg, patient_position),
         maps=maps,
-        source_cm=facing[:, 2, :] * sad_cm,
         attenuation=attenuation,
     )
-
-
-def _no_maps(count: int) -> FluenceMaps:
-    raster = Raster(0.0, 0.0, 1.0, 1, 1)
-    nothing = np.zeros((count, 1, 1), np.float32)
-    return FluenceMaps(nothing, raster, nothing, raster)

@@ -73,7 +73,6 @@ def ideal_field_dose(
         sad_cm=sad,
         attenuation=table,
         group_step_deg=settings.group_step_deg,
-        bundle_step_deg=settings.bundle_step_deg,
     )
     dose, _ = transport_exposures(device, device.load(padded), [exposure], [], cone_table(spectrum), settings)
     mean_MeV = float(np.sum(np.asarray(spectrum.energy_MeV) * np.asarray(spectrum.weight)))

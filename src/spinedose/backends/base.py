@@ -118,17 +118,17 @@ class Backend(ABC):
         """Moments of nothing, in the index box from `low` up to but not including `high` (z, y, x)."""
 
     @abstractmethod
-    def release(self, scene: Scene, exposure: Exposure, depth: Any, bundles: tuple[int, int], moments: Moments) -> None:
-        """Stage C: add the energy that a block of bundles releases (docs/theory/terma.md).
+    def release(self, scene: Scene, exposure: Exposure, depth: Any, groups: tuple[int, int], moments: Moments) -> None:
+        """Stage C: add the energy that a block of groups releases (docs/theory/terma.md).
 
         Parameters
         ----------
         scene, exposure, moments : Scene, Exposure, Moments
             Matter, beam, and what is added to.
         depth : array (g, nv, nu, nz)
-            From `radiological_depth`, for the groups of these bundles.
-        bundles : tuple of 2 ints
-            First bundle, and the one after the last.
+            From `radiological_depth`, for these groups.
+        groups : tuple of 2 ints
+            First group, and the one after the last.
         """
 
     @abstractmethod

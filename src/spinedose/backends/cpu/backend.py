@@ -78,12 +78,11 @@ class CpuBackend(Backend):
         values = np.zeros((b0, b1, 2 * (order + 1) ** 2, b2), np.float32)
         return Moments(low, order, values, np.zeros(scene.grid.shape, np.float32))
 
-    def release(self, scene: Scene, exposure: Exposure, depth: Any, bundles: tuple[int, int], moments: Moments) -> None:
+    def release(self, scene: Scene, exposure: Exposure, depth: Any, groups: tuple[int, int], moments: Moments) -> None:
         """See `Backend.release`."""
         from spinedose.backends.cpu.terma import accumulate
 
-        a, b = bundles
-        low, high = int(exposure.bundle[a]), int(exposure.bundle[b])
+        low, high = groups
         fans = exposure.fans.part(low, high)
         maps, reach, table = exposure.maps, exposure.reach, exposure.attenuation
         start, end = int(exposure.first[low]), int(exposure.first[high])
@@ -98,7 +97,6 @@ class CpuBackend(Backend):
             np.array([reach.u_low, reach.u_high, reach.v_low, reach.v_high]),
             fans.rotation,
             exposure.first[low : high + 1] - start,
-            exposure.bundle[a : b + 1] - low,
             exposure.shot_rotation[start:end],
             bool(electron.any()),
             maps.photon[start:end],
@@ -113,7 +111,6 @@ class CpuBackend(Backend):
             table.soft_row,
             np.float32(table.radius_step_cm),
             np.float32(table.electron_decay_per_cm),
-            exposure.source_cm[a:b],
             moments.order,
             harmonic_norms(moments.order).astype(np.float32),
             moments.values,

@@ -6,6 +6,10 @@ import numpy as np
 from numba import njit, prange
 
 
+TILE = 8
+"""Rows of voxels worked on together: neighbours read the same part of a fan, and their moments fit into the cache."""
+
+
 @njit(inline="always")
 def crossing(constant, slope, low, high):
     """Keep the part of [low, high] where constant + slope * t >= 0."""
@@ -120,10 +124,10 @@ def add_moments(moments, row, length, begin, count, order, plain, hard, x, y, z,
 @njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 def accumulate(
     density, origin, spacing, first, isocentre, sad, reach,
-    group_rotation, group_first, bundle, shot_rotation, has_electrons,
+    group_rotation, group_first, shot_rotation, has_electrons,
     photon, photon_raster, electron, electron_raster,
     depth, fan, top, terma, table_step, soft_row, soft_step, electron_decay,
-    source, order, norm, moments, electron_dose,
+    order, norm, moments, electron_dose,
 ):  # fmt: skip
     """Add what a block of groups releases.
 
@@ -139,8 +143,8 @@ def accumulate(
         Isocentre (x, y, z) and source distance [cm].
     reach : float64 (4,)
         u_low, u_high, v_low, v_high on the isocentre plane, gantry system [cm].
-    group_rotation, group_first, bundle : float64 (g, 3, 3), int64 (g + 1,), int64 (b + 1,)
-        Patient to gantry; shots of each group; groups of each bundle.
+    group_rotation, group_first : float64 (g, 3, 3), int64 (g + 1,)
+        Patient to gantry; shots of each group.
     shot_rotation, has_electrons : float64 (n, 3, 3), bool
         Patient to collimator; whether to add the dose of electrons.
     photon, photon_raster, electron, electron_raster : float32 (n, my, mx), float64 (3,)
@@ -153,8 +157,8 @@ def accumulate(
         Row of `terma` (fractional) against off-axis radius; step in radius [cm].
     electron_decay : float
         Attenuation of contaminating electrons [1/cm].
-    source, order, norm : float64 (b, 3), int, float32 (R,)
-        Source of each bundle relative to the isocentre [cm]; degree of the moments; factors of the harmonics.
+    order, norm : int, float32 (R,)
+        Degree of the moments; factors of the harmonics.
     moments : float32 (b0, b1, 2 R, b2), added to
         Moments of the energy released a voxel volume (per gram of water): plain, then weighted with hardness.
     electron_dose : float32 (nz, ny, nx), added to
@@ -165,21 +169,25 @@ def accumulate(
     fan_u, fan_v, pitch, step = fan
     rows_r = soft_row.size
     rows_s, rows_d = terma.shape[:2]
-    for row in prange(b0 * b1):
-        kz, jy = row // b1, row % b1
+    tiles = (b1 + TILE - 1) // TILE
+    for task in prange(b0 * tiles):
+        kz = task // tiles
+        first_row = (task % tiles) * TILE
+        rows = min(TILE, b1 - first_row)
         pz = origin[2] + (first[0] + kz) * spacing[2] - isocentre[2]
-        py = origin[1] + (first[1] + jy) * spacing[1] - isocentre[1]
         px = origin[0] + first[2] * spacing[0] - isocentre[0]
-        az, ay, ax = first[0] + kz, first[1] + jy, first[2]
+        az, ax = first[0] + kz, first[2]
         fluence = np.zeros(b2, np.float32)
         contaminant = np.zeros(b2, np.float32)
-        plain = np.zeros(b2, np.float32)
-        hard = np.zeros(b2, np.float32)
+        plain = np.empty(b2, np.float32)
+        hard = np.empty(b2, np.float32)
         toward = np.empty((3, b2), np.float32)
         scratch = np.empty((4, b2), np.float32)
-        for b in range(bundle.size - 1):
-            begin, end = b2, 0
-            for g in range(bundle[b], bundle[b + 1]):
+        for g in range(group_rotation.shape[0]):
+            sx, sy, sz = sad * group_rotation[g, 2, 0], sad * group_rotation[g, 2, 1], sad * group_rotation[g, 2, 2]
+            for j in range(rows):
+                ay = first[1] + first_row + j
+                py = origin[1] + ay * spacing[1] - isocentre[1]
                 # gantry coordinates along the row: linear in the voxel number t
                 gx = group_rotation[g, 0, 0] * px + group_rotation[g, 0, 1] * py + group_rotation[g, 0, 2] * pz
                 gy = group_rotation[g, 1, 0] * px + group_rotation[g, 1, 1] * py + group_rotation[g, 1, 2] * pz
@@ -198,7 +206,6 @@ def accumulate(
                 if low > high:
                     continue
                 from_t, to_t = int(np.ceil(low)), int(np.floor(high)) + 1
-                begin, end = min(begin, from_t), max(end, to_t)
                 for s in range(group_first[g], group_first[g + 1]):
                     add_row(photon, s, photon_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, fluence)
                     if has_electrons:
@@ -208,6 +215,8 @@ def accumulate(
                 for t in range(from_t, to_t):
                     psi, electrons = fluence[t], contaminant[t]
                     fluence[t] = contaminant[t] = np.float32(0.0)
+                    i = t - from_t
+                    plain[i] = hard[i] = np.float32(0.0)
                     rho = density[az, ay, ax + t]
                     if rho <= 0 or (psi == 0 and electrons == 0):
                         continue
@@ -236,18 +245,14 @@ def accumulate(
                     energy = psi * square * rho * (here + fd * (there - here))
                     here = terma[ms, md, 1] + fs * (terma[ns, md, 1] - terma[ms, md, 1])
                     there = terma[ms, md + 1, 1] + fs * (terma[ns, md + 1, 1] - terma[ms, md + 1, 1])
-                    plain[t] += energy
-                    hard[t] += energy * (here + fd * (there - here))
-            if begin >= end:
-                continue
-            for t in range(begin, end):
-                i = t - begin
-                x, y, z = px + t * spacing[0] - source[b, 0], py - source[b, 1], pz - source[b, 2]
-                length = 1.0 / np.sqrt(x * x + y * y + z * z)
-                toward[0, i], toward[1, i], toward[2, i] = x * length, y * length, z * length
-            add_moments(
-                flat, row, b2, begin, end - begin, order, plain[begin:end], hard[begin:end],
-                toward[0], toward[1], toward[2], norm, scratch,
-            )  # fmt: skip
-            plain[begin:end] = 0
-            hard[begin:end] = 0
+                    plain[i] = energy
+                    hard[i] = energy * (here + fd * (there - here))
+                for i in range(to_t - from_t):
+                    x = px + (from_t + i) * spacing[0] - sx
+                    y, z = py - sy, pz - sz
+                    length = 1.0 / np.sqrt(x * x + y * y + z * z)
+                    toward[0, i], toward[1, i], toward[2, i] = x * length, y * length, z * length
+                add_moments(
+                    flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, plain, hard,
+                    toward[0], toward[1], toward[2], norm, scratch,
+                )  # fmt: skip

@@ -30,7 +30,8 @@ def survival(x):
     """
     one = np.float32(1.0)
     half = np.float32(0.5)
-    y = x * np.float32(1.0 / 64.0)
+    # beyond 64 nothing survives; the cubic itself would run away above 100, in a voxel of metal a centimetre wide
+    y = min(x * np.float32(1.0 / 64.0), one)
     p = one - y * (one - y * (half - y * np.float32(1.0 / 6.0)))
     p = p * p
     p = p * p

@@ -247,15 +247,18 @@ def _deliver(
             segments = [segment_beam(beam, max_gantry_step_deg=settings.segment_step_deg) for beam in beams]
             raster = _union([fluence_raster(part, job.machine, model, pixel_cm=pixel) for part in segments])
             maps = []
-            for part in segments:
-                rotations = collimator_rotations(part.gantry_deg, part.collimator_deg, part.couch_deg, patient_position)
-                maps.append(device.fluence(job.machine, model, part, raster, voxel_axes(rotations, grid.spacing_cm)))
+            for some in segments:
+                rotations = collimator_rotations(some.gantry_deg, some.collimator_deg, some.couch_deg, patient_position)
+                maps.append(device.fluence(job.machine, model, some, raster, voxel_axes(rotations, grid.spacing_cm)))
         with clock("geometry", 0.2 * (i + 1) / len(around)):
-            field, halo = split_halo(pool(segments, maps), settings.halo_step_deg)
-            for shots, step, kind in ((field, settings.group_step_deg, fields), (halo, settings.halo_step_deg, halos)):
+            shots = pool(segments, maps)
+            del maps  # hundreds of megabytes for arcs
+            field, halo = split_halo(shots, settings.halo_step_deg)
+            del shots
+            for part, step, kind in ((field, settings.group_step_deg, fields), (halo, settings.halo_step_deg, halos)):
                 kind.append(
                     make_exposure(
-                        shots,
+                        part,
                         grid=grid,
                         patient_position=patient_position,
                         isocentre_cm=beams[0].isocentre_cm,

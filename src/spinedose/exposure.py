@@ -58,30 +58,26 @@ def pool(segments: Sequence[Segments], maps: Sequence[FluenceMaps]) -> Shots:
         np.concatenate([getattr(s, name) for s in segments])
         for name in ("gantry_deg", "collimator_deg", "couch_deg", "meterset_mu")
     )
-    photon = np.concatenate([m.photon for m in maps])
-    electron = np.concatenate([m.electron for m in maps])
-    gantry, couch = gantry % 360.0, couch % 360.0
+    gantry, couch = gantry % 360.0, (couch + 180.0) % 360.0 - 180.0
     angles = np.round(np.stack([couch, gantry, collimator % 360.0], axis=1), 4)
     _, first, same = np.unique(angles, axis=0, return_index=True, return_inverse=True)
-    same = same.reshape(-1)
-    if len(first) < len(angles):
-        photon, electron = _summed(photon, same, len(first)), _summed(electron, same, len(first))
-        weight = np.bincount(same, weight, len(first))
-    else:
-        photon, electron, weight = photon[first], electron[first], weight[first]
+    same, count = same.reshape(-1), len(first)
+    photon = _summed([one for m in maps for one in m.photon], same, count)
+    electron = _summed([one for m in maps for one in m.electron], same, count)
     return Shots(
         gantry[first],
         collimator[first],
         couch[first],
-        weight,
+        np.bincount(same, weight, count),
         FluenceMaps(photon, maps[0].raster, electron, maps[0].electron_raster),
     )
 
 
-def _summed(maps: NDArray[np.float32], same: NDArray[np.intp], count: int) -> NDArray[np.float32]:
-    total = np.zeros((count, *maps.shape[1:]), np.float32)
-    for i, target in enumerate(same):
-        total[target] += maps[i]
+def _summed(maps: Sequence[NDArray[np.float32]] | NDArray[np.float32], same: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+    """Sum of the maps that have the same number, shape (count, ny, nx)."""
+    total = np.zeros((count, *maps[0].shape), np.float32)
+    for one, target in zip(maps, same, strict=True):
+        total[target] += one
     return total
 
 
@@ -111,7 +107,7 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
     Parameters
     ----------
     shots : Shots
-        From `pool`.
+        From `pool`; used up: its maps are cleaned in place.
     step_deg : float
         Gantry and couch angle over which the halo may be taken at its mean angle [degrees].
 
@@ -122,7 +118,8 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
     maps, raster = shots.maps, shots.maps.raster
     # tails of the error function underflow to subnormal numbers further down, on which processors crawl
     floor = FLUENCE_FLOOR * float(maps.photon.max())
-    maps = FluenceMaps(np.where(np.abs(maps.photon) < floor, np.float32(0), maps.photon), raster, maps.electron, maps.electron_raster)
+    for one in maps.photon:  # in place, one at a time: all maps together take hundreds of megabytes
+        one[np.abs(one) < floor] = 0
     total = maps.photon.sum(axis=0)
     above = total > HALO_LEVEL * total.max()
     share = [_ramp(above.any(axis=0), raster.pixel_cm), _ramp(above.any(axis=1), raster.pixel_cm)]

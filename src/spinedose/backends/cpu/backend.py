@@ -20,7 +20,7 @@ from spinedose.grid import Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.segments import Segments
 
-DIRECTION_BLOCK_BYTES = 320 * 2**20
+DIRECTION_BLOCK_BYTES = 160 * 2**20
 """Memory for the directional sources of a few directions at a time; combinations are read once a block."""
 
 FIELD_TOLERANCE, HALO_TOLERANCE = 1e-3, 1e-2
@@ -32,7 +32,7 @@ class CpuBackend(Backend):
     """All cores of this computer, float32."""
 
     name = "cpu"
-    fan_budget_bytes = 192 * 2**20
+    fan_budget_bytes = 128 * 2**20
 
     def __init__(self) -> None:
         from numba import get_num_threads

@@ -84,7 +84,7 @@ def draw(found: dict[str, SpectrumLike]) -> None:
     import matplotlib.pyplot as plt
 
     kernels = water_kernels()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.6), sharey=True, layout="constrained")
     for axis, depth, title in zip(axes, (0.0, 10.0), ("surface (fitted)", "10 cm (by hardness)"), strict=True):
         for name, spectrum in found.items():
             table = cone_table(spectrum)
@@ -96,7 +96,7 @@ def draw(found: dict[str, SpectrumLike]) -> None:
         axis.set_xlabel("radius [cm]")
         axis.axhline(0, color="0.7", lw=0.6)
     axes[0].set_ylabel("fitted - tabulated [% of released energy]")
-    axes[1].legend(fontsize=7)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", fontsize=7)
     folder = ROOT / "docs" / "theory" / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "cones.png", dpi=110)

@@ -55,7 +55,8 @@ class DepositionTable:
     theta_edge_deg : ndarray, shape (t + 1,)
         Cone edges from 0 to 180 [degrees]; 0 is the direction of the photon.
     energy_fraction : ndarray, shape (e, t, r)
-        Share of the photon's energy deposited in each ring, all azimuths; sums to less than 1 by what leaves the last shell.
+        Share of the photon's energy deposited in each ring, all azimuths; sums to less than 1 by what leaves the last
+        shell.
     """
 
     energy_MeV: Array
@@ -92,7 +93,9 @@ class DepositionTable:
         energy, share = np.asarray(energy_MeV, float), np.asarray(weight, float)
         if energy.max() > self.energy_MeV[-1] * 1.001:
             raise BeamDataError(
-                f"The spectrum reaches {energy.max():g} MeV", f"kernels end at {self.energy_MeV[-1]:g} MeV", "Use a softer spectrum"
+                f"The spectrum reaches {energy.max():g} MeV",
+                f"kernels end at {self.energy_MeV[-1]:g} MeV",
+                "Use a softer spectrum",
             )
         position = np.interp(np.log(energy), np.log(self.energy_MeV), np.arange(len(self.energy_MeV)))
         low = np.minimum(position.astype(int), len(self.energy_MeV) - 2)
@@ -138,8 +141,11 @@ def water_attenuation(energy_MeV: ArrayLike) -> Array:
     energy = np.asarray(energy_MeV, float)
     node, mu = _water_attenuation()
     if np.any(energy < node[0]) or np.any(energy > node[-1] * 1.001):
-        raise BeamDataError(f"Photon energies {energy.min():g}-{energy.max():g} MeV leave the table", f"{node[0]}-{node[-1]} MeV")
-    return np.exp(np.interp(np.log(energy), np.log(node), np.log(mu)))
+        raise BeamDataError(
+            f"Photon energies {energy.min():g}-{energy.max():g} MeV leave the table", f"{node[0]}-{node[-1]} MeV"
+        )
+    coefficient: Array = np.exp(np.interp(np.log(energy), np.log(node), np.log(mu)))
+    return coefficient
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,8 @@ class RadialBasis:
         return sum(self.stages)
 
     def cumulative(self, r_cm: ArrayLike) -> Array:
-        """Share of energy deposited within a distance, shape (K, len(r)): first chain first, whole chain (order n) first."""
+        """Share of energy deposited within a distance, shape (K, len(r)): first chain first, whole chain (order n)
+        first."""
         from scipy.special import gammainc
 
         r = np.asarray(r_cm, float)
@@ -196,7 +203,8 @@ class ConeTable:
     theta_edge_deg : ndarray, shape (t + 1,)
         Cone edges [degrees].
     energy : ndarray, shape (2, K, t)
-        Share of the released energy in each cone and radial function: for the entering spectrum (hardness 0), and the change
+        Share of the released energy in each cone and radial function: for the entering spectrum (hardness 0), and the
+        change
         on going to hardness 1. All entries of the first and of the sum are >= 0.
     """
 
@@ -213,9 +221,11 @@ class ConeTable:
             raise BeamDataError("Cone table does not hold the released energy", f"sums {self.energy.sum(axis=(1, 2))}")
 
     def legendre(self, order: int) -> Array:
-        """Legendre moments of each radial function, shape (2, K, order + 1): integral of C_k(mu) P_l(mu) over all directions."""
+        """Legendre moments of each radial function, shape (2, K, order + 1): integral of C_k(mu) P_l(mu) over all
+        directions."""
         mean = legendre_mean(np.cos(np.radians(self.theta_edge_deg)), order)
-        return np.einsum("hkt,tl->hkl", self.energy, mean)
+        moment: Array = np.einsum("hkt,tl->hkl", self.energy, mean)
+        return moment
 
 
 def legendre_mean(mu_edge: Array, order: int) -> Array:
@@ -259,7 +269,8 @@ def fit_cones(kernel: Array, table: DepositionTable, basis: RadialBasis) -> Arra
 
 
 def cumulative_error(kernel: Array, fitted: Array, table: DepositionTable, basis: RadialBasis) -> Array:
-    """Fitted minus tabulated energy within each shell edge, all cones together, shape (r,) [share of released energy]."""
+    """Fitted minus tabulated energy within each shell edge, all cones together, shape (r,) [share of released
+    energy]."""
     model = fitted.sum(axis=1) @ basis.cumulative(table.r_edge_cm[1:])
     error: Array = model - np.cumsum(kernel.sum(axis=0))
     return error
@@ -341,13 +352,15 @@ def _fit_cached(energy: bytes, weight: bytes, basis: RadialBasis) -> ConeTable:
     spectrum = _Spectrum(np.frombuffer(energy), np.frombuffer(weight))
     table = water_kernels()
     soft, hard = (
-        fit_cones(table.mix(spectrum.energy_MeV, released_energy(spectrum, depth)), table, basis) for depth in (0.0, HARD_DEPTH_CM)
+        fit_cones(table.mix(spectrum.energy_MeV, released_energy(spectrum, depth)), table, basis)
+        for depth in (0.0, HARD_DEPTH_CM)
     )
     return ConeTable(basis, table.theta_edge_deg, np.array([soft, hard - soft]))
 
 
 def cone_table(spectrum: SpectrumLike, basis: RadialBasis | None = None) -> ConeTable:
-    """Cone table of a beam: the shipped kernels mixed by the released energy at the surface and at 20 cm depth, and fitted."""
+    """Cone table of a beam: the shipped kernels mixed by the released energy at the surface and at 20 cm depth, and
+    fitted."""
     energy, weight = (np.ascontiguousarray(a, dtype=np.float64) for a in (spectrum.energy_MeV, spectrum.weight))
     return _fit_cached(energy.tobytes(), weight.tobytes(), basis or fit_basis(spectrum))
 
@@ -387,11 +400,15 @@ class TermaTable:
             raise BeamDataError("TERMA table is not positive")
 
 
-def terma_table(spectrum: SpectrumLike, softening: ArrayLike = (1.0,), *, depth_cm: float = 80.0, step_cm: float = 0.1) -> TermaTable:
+def terma_table(
+    spectrum: SpectrumLike, softening: ArrayLike = (1.0,), *, depth_cm: float = 80.0, step_cm: float = 0.1
+) -> TermaTable:
     """Tabulate TERMA and hardness.
 
-    Off the axis the spectrum is softer because it crossed less flattening filter. It is modelled as the axis spectrum with a
-    layer of water taken away: `w(E) exp(+t mu(E))`, t so that the transmission of 10 cm of water has the asked-for exponent.
+    Off the axis the spectrum is softer because it crossed less flattening filter. It is modelled as the axis spectrum
+    with a
+    layer of water taken away: `w(E) exp(+t mu(E))`, t so that the transmission of 10 cm of water has the asked-for
+    exponent.
 
     Parameters
     ----------
@@ -410,7 +427,9 @@ def terma_table(spectrum: SpectrumLike, softening: ArrayLike = (1.0,), *, depth_
 
     factors = np.asarray(softening, float)
     if factors.ndim != 1 or np.any(factors < 0.8) or np.any(factors > 1.3) or np.any(np.diff(factors) <= 0):
-        raise InvalidInput(f"Softening factors {factors} are not rising numbers near 1", "they scale the beam's attenuation")
+        raise InvalidInput(
+            f"Softening factors {factors} are not rising numbers near 1", "they scale the beam's attenuation"
+        )
     energy = np.asarray(spectrum.energy_MeV, float)
     mu = water_attenuation(energy)
     axis = np.asarray(spectrum.weight, float) * energy

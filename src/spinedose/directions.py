@@ -93,7 +93,7 @@ class Directions:
     @property
     def order(self) -> int:
         """Highest degree L of the harmonics that the weights integrate exactly."""
-        return self.filter.shape[1] - 1
+        return int(self.filter.shape[1]) - 1
 
     def basis(self) -> Array:
         """Weighted, cell-averaged harmonics `w f_l Y_lm`, shape (M, (L + 1)^2)."""
@@ -121,7 +121,9 @@ def directions(count: int, order: int = 6) -> Directions:
     PHYSICS: docs/theory/transport.md, equation 8. Lattice: A. Gonzalez, Math. Geosci. 42, 49-64 (2010), doi:10.1007/s11004-009-9257-x.
     """
     if count < 32 or count < 1.5 * (order + 1) ** 2:
-        raise InvalidInput(f"{count} directions are too few for moments of order {order}", "weights would not be positive")
+        raise InvalidInput(
+            f"{count} directions are too few for moments of order {order}", "weights would not be positive"
+        )
     i = np.arange(count)
     z = 1 - (2 * i + 1) / count
     azimuth = i * np.pi * (3 - np.sqrt(5))

@@ -21,7 +21,7 @@ from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.backends.select import select_backend
 from spinedose.cones import ConeTable, cone_table
 from spinedose.density import CtImage, build_density, calculation_grid, find_body, read_curve
-from spinedose.directions import Directions, directions
+from spinedose.directions import directions
 from spinedose.errors import InvalidInput, NumericalError
 from spinedose.exposure import (
     Exposure,
@@ -146,7 +146,9 @@ def compute_dose(
     """
     settings = settings or Settings()
     if not (np.isfinite(spacing_cm) and 0.05 <= spacing_cm <= 1.0):
-        raise InvalidInput(f"Spacing is {spacing_cm} cm", "0.05 to 1 cm can be computed", "2.5 mm is usual, 1.25 mm for spine")
+        raise InvalidInput(
+            f"Spacing is {spacing_cm} cm", "0.05 to 1 cm can be computed", "2.5 mm is usual, 1.25 mm for spine"
+        )
     clock = _Clock(progress)
     warnings = [*plan.warnings, *plan.skipped, *ct.warnings]
     warnings += _frames(plan, ct, structures)
@@ -176,7 +178,9 @@ def compute_dose(
             unit = reference_output(job.machine, job.model, settings, device)
             outputs[f"{job.machine.name}/{job.model.energy}"] = unit
         raw, count = _deliver(device, scene, job, plan.patient_position, settings, clock.part(start, width))
-        used[f"{job.machine.name}/{job.model.energy}"] = max(count, used.get(f"{job.machine.name}/{job.model.energy}", 0))
+        used[f"{job.machine.name}/{job.model.energy}"] = max(
+            count, used.get(f"{job.machine.name}/{job.model.energy}", 0)
+        )
         raw *= np.float32(job.model.calibration.gy_per_mu / unit * plan.fractions)
         total += raw
         if per_beam:
@@ -184,7 +188,9 @@ def compute_dose(
         start += width
     with clock("result", 0.98):
         if not np.all(np.isfinite(total)):
-            raise NumericalError("The dose is not a number somewhere", "this must not happen", "Please report it with the plan")
+            raise NumericalError(
+                "The dose is not a number somewhere", "this must not happen", "Please report it with the plan"
+            )
         volume = Volume(grid, total)
         if like is not None:
             wanted = like if isinstance(like, Grid) else like.grid
@@ -240,7 +246,8 @@ def _deliver(
     table = attenuation(
         model.spectrum, soft.radius_cm, soft.value, model.electrons.attenuation_per_cm, depth_cm=DEEPEST_CM
     )
-    fields, halos = [], []
+    fields: list[Exposure] = []
+    halos: list[Exposure] = []
     around = _by_isocentre(job.beams)
     for i, beams in enumerate(around):
         with clock("fluence", 0.2 * i / len(around)):
@@ -393,7 +400,8 @@ REFERENCE_DIRECTIONS = 800
 def reference_output(machine: Machine, model: BeamModel, settings: Settings, device: Backend) -> float:
     """Dose per MU that the engine computes at the calibration point of a beam, in its own unit; remembered on disk.
 
-    The reference field is computed in a water phantom by the same stages as any plan; the point's dose is the mean over a
+    The reference field is computed in a water phantom by the same stages as any plan; the point's dose is the mean
+    over a
     cube of 1 cm around it, because voxels of one static beam carry lattice ripple.
 
     Parameters
@@ -435,7 +443,9 @@ def _compute_reference(machine: Machine, model: BeamModel, settings: Settings, d
     # depths are multiples of the voxel: the point sits on a voxel face or centre, the cube around it is symmetric
     length = int(np.ceil((reference.depth_cm + 10.0) / h))
     grid = Grid(
-        origin_cm=(-(side - 1) * h / 2, 0.5 * h - below, -(side - 1) * h / 2), spacing_cm=(h, h, h), shape=(side, length, side)
+        origin_cm=(-(side - 1) * h / 2, 0.5 * h - below, -(side - 1) * h / 2),
+        spacing_cm=(h, h, h),
+        shape=(side, length, side),
     )
     water = np.ones(grid.shape, np.float32)
     scene = device.load(_padded(Volume(grid, water)))
@@ -455,7 +465,8 @@ def _padded(volume: Volume) -> Volume:
 
 
 def reference_beam(machine: Machine, model: BeamModel) -> Beam:
-    """A static beam of 1 MU with the calibration field: by the jaws where they are, by the leaves where they are not."""
+    """A static beam of 1 MU with the calibration field: by the jaws where they are, by the leaves where they are
+    not."""
     half = 0.5 * model.calibration.field_cm
     still = np.zeros(2)
     square = np.tile([-half, half], (2, 1))

@@ -1,6 +1,7 @@
 """From segments to exposures: the beam geometry that depth and TERMA stages need, with nothing left to decide.
 
-Fluence is looked up for every segment; radiological depth, attenuation and direction of travel once for all segments of all
+Fluence is looked up for every segment; radiological depth, attenuation and direction of travel once for all segments
+of all
 beams whose gantry angles fall into the same bin (docs/theory/terma.md).
 """
 
@@ -19,6 +20,7 @@ from spinedose.grid import Grid
 from spinedose.segments import Segments
 
 Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shots:
@@ -68,12 +70,14 @@ def pool(segments: Sequence[Segments], maps: Sequence[FluenceMaps]) -> Shots:
         gantry[first],
         collimator[first],
         couch[first],
-        np.bincount(same, weight, count),
+        np.bincount(same, weight, count).astype(float),
         FluenceMaps(photon, maps[0].raster, electron, maps[0].electron_raster),
     )
 
 
-def _summed(maps: Sequence[NDArray[np.float32]] | NDArray[np.float32], same: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+def _summed(
+    maps: Sequence[NDArray[np.float32]] | NDArray[np.float32], same: NDArray[np.intp], count: int
+) -> NDArray[np.float32]:
     """Sum of the maps that have the same number, shape (count, ny, nx)."""
     total = np.zeros((count, *maps[0].shape), np.float32)
     for one, target in zip(maps, same, strict=True):
@@ -101,8 +105,10 @@ HALO_BINNING = 3
 def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
     """Split shots into the field and its halo (terma.md, section 4).
 
-    The field is a rectangle that holds all that exceeds `HALO_LEVEL`, with a linear ramp around it; the halo is the rest, on
-    coarser pixels, its maps added up over angular bins of `step_deg`. Both together are the whole. Electrons go with the halo.
+    The field is a rectangle that holds all that exceeds `HALO_LEVEL`, with a linear ramp around it; the halo is the
+    rest, on
+    coarser pixels, its maps added up over angular bins of `step_deg`. Both together are the whole. Electrons go with
+    the halo.
 
     Parameters
     ----------
@@ -146,10 +152,11 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
     key = np.stack([_bins(shots, step_deg), np.round(shots.collimator_deg)], axis=1)
     same = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
     count = int(same.max()) + 1
-    mu = np.bincount(same, shots.meterset_mu, count)
+    mu = np.bincount(same, shots.meterset_mu, count).astype(float)
 
     def mean(angle: Array) -> Array:
-        return np.bincount(same, shots.meterset_mu * angle, count) / mu
+        sums: Array = np.bincount(same, shots.meterset_mu * angle, count) / mu
+        return sums
 
     coarse, coarse_raster = _coarser(_summed(maps.photon, same, count) * (1 - weight), raster)
     electron = _summed(maps.electron, same, count)
@@ -168,7 +175,8 @@ def _ramp(inside: NDArray[np.bool_], pixel_cm: float) -> Array:
     at = np.flatnonzero(inside)
     index = np.arange(len(inside))
     distance = np.maximum(np.maximum(at[0] - index, index - at[-1]), 0) * pixel_cm
-    return np.clip(1.0 - distance / HALO_RAMP_CM, 0.0, 1.0)
+    share: Array = np.clip(1.0 - distance / HALO_RAMP_CM, 0.0, 1.0)
+    return share
 
 
 def _coarser(photon: NDArray[np.float32], raster: Raster) -> tuple[NDArray[np.float32], Raster]:
@@ -182,14 +190,10 @@ def _coarser(photon: NDArray[np.float32], raster: Raster) -> tuple[NDArray[np.fl
     # one pixel of zeros around, so that interpolation reaches the edge
     mean = np.pad(mean, [(0, 0), (1, 1), (1, 1)])
     pixel = n * raster.pixel_cm
-    return mean, Raster(
-        raster.x_cm + shift - pixel, raster.y_cm + shift - pixel, pixel, mean.shape[2], mean.shape[1]
-    )
+    return mean, Raster(raster.x_cm + shift - pixel, raster.y_cm + shift - pixel, pixel, mean.shape[2], mean.shape[1])
 
 
-def collimator_rotations(
-    gantry_deg: Array, collimator_deg: Array, couch_deg: Array, patient_position: str
-) -> Array:
+def collimator_rotations(gantry_deg: Array, collimator_deg: Array, couch_deg: Array, patient_position: str) -> Array:
     """Rotations from patient to collimator system at n sets of angles, shape (n, 3, 3)."""
     return np.array(
         [
@@ -200,7 +204,8 @@ def collimator_rotations(
 
 
 def voxel_axes(rotations: Array, spacing_cm: tuple[float, float, float]) -> Array:
-    """Edges of a voxel projected along the beam axis: shape (n, 3, 2) = segment, edge (x, y, z), collimator (x, y) [cm]."""
+    """Edges of a voxel projected along the beam axis: shape (n, 3, 2) = segment, edge (x, y, z), collimator (x, y)
+    [cm]."""
     edges: Array = np.swapaxes(rotations[:, :2, :] * np.asarray(spacing_cm), 1, 2)
     return edges
 
@@ -347,7 +352,12 @@ class Attenuation:
 
 
 def attenuation(
-    spectrum: SpectrumLike, softening_radius_cm: Array, softening: Array, electron_decay_per_cm: float, *, depth_cm: float = 80.0
+    spectrum: SpectrumLike,
+    softening_radius_cm: Array,
+    softening: Array,
+    electron_decay_per_cm: float,
+    *,
+    depth_cm: float = 80.0,
 ) -> Attenuation:
     """Tabulate attenuation, hardening and off-axis softening of a beam.
 
@@ -370,7 +380,11 @@ def attenuation(
     row = np.interp(np.interp(radius, softening_radius_cm, softening), levels, np.arange(len(levels)))
     both = np.stack([table.terma, table.hardness], axis=-1)
     return Attenuation(
-        np.ascontiguousarray(both, dtype=np.float32), float(table.depth_cm[1]), row.astype(np.float32), step, electron_decay_per_cm
+        np.ascontiguousarray(both, dtype=np.float32),
+        float(table.depth_cm[1]),
+        row.astype(np.float32),
+        step,
+        electron_decay_per_cm,
     )
 
 
@@ -443,7 +457,11 @@ def make_exposure(
     if np.any(np.diff(sorting) != 1):
         maps = FluenceMaps(maps.photon[sorting], maps.raster, maps.electron[sorting], maps.electron_raster)
     shots = Shots(
-        shots.gantry_deg[sorting], shots.collimator_deg[sorting], shots.couch_deg[sorting], shots.meterset_mu[sorting], maps
+        shots.gantry_deg[sorting],
+        shots.collimator_deg[sorting],
+        shots.couch_deg[sorting],
+        shots.meterset_mu[sorting],
+        maps,
     )
     groups = int(number[-1]) + 1
     first = np.searchsorted(number, np.arange(groups + 1))

@@ -1,4 +1,5 @@
-"""Dose of an ideal field - sharp edges, one spectrum, no treatment head -, to hold the transport against Monte Carlo."""
+"""Dose of an ideal field - sharp edges, one spectrum, no treatment head -, to hold the transport against Monte
+Carlo."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def ideal_field_dose(
     Returns
     -------
     Volume
-        Dose to water-like medium in Gy per unit photon fluence (photons/cm^2, all energies, in vacuum at the entrance surface
+        Dose to water-like medium in Gy per unit photon fluence (photons/cm^2, all energies, in vacuum at the entrance
+        surface
         on the axis).
     """
     if geometry not in ("parallel", "point"):
@@ -83,7 +85,9 @@ def ideal_field_dose(
 def _square_field(side_cm: float, sad_cm: float, voxel_cm: float) -> FluenceMaps:
     """A square of unit fluence, averaged over the voxel (a trapezoid along x and along y)."""
     half = 0.5 * side_cm
-    raster = Raster.covering((-half - 2 * voxel_cm, half + 2 * voxel_cm), (-half - 2 * voxel_cm, half + 2 * voxel_cm), voxel_cm / 8)
+    raster = Raster.covering(
+        (-half - 2 * voxel_cm, half + 2 * voxel_cm), (-half - 2 * voxel_cm, half + 2 * voxel_cm), voxel_cm / 8
+    )
     edge = np.clip((half - np.abs(raster.xs_cm)) / voxel_cm + 0.5, 0.0, 1.0)
     square = (raster.xs_cm[None, :] ** 2 + raster.ys_cm[:, None] ** 2) / sad_cm**2
     photon = (edge[None, :] * edge[:, None] / (1 + square)).astype(np.float32)[None]

@@ -93,7 +93,12 @@ class Backend(ABC):
 
     @abstractmethod
     def fluence(
-        self, machine: Machine, beam_model: BeamModel, segments: Segments, raster: Raster, voxel_axes: NDArray[np.float64] | None
+        self,
+        machine: Machine,
+        beam_model: BeamModel,
+        segments: Segments,
+        raster: Raster,
+        voxel_axes: NDArray[np.float64] | None,
     ) -> FluenceMaps:
         """Stage A: fluence maps of all segments (docs/theory/fluence.md).
 
@@ -148,7 +153,8 @@ class Backend(ABC):
         scene : Scene
             Matter.
         field, halo : Moments
-            Energy released by the fields, to the order of the directions, and by leakage and head scatter, to a lower order;
+            Energy released by the fields, to the order of the directions, and by leakage and head scatter, to a lower
+            order;
             the box of the field lies within that of the halo.
         cones : ConeTable
             Radial functions and their coefficients.

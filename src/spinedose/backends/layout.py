@@ -10,6 +10,7 @@ from spinedose.directions import Directions
 
 Array = NDArray[np.float64]
 
+
 def source_matrix(cones: ConeTable, directions: Directions, order: int) -> Array:
     """Matrix (M, K, 2 (order + 1)^2) that turns moments into directional sources (transport.md, equation 4)."""
     degree = np.repeat(np.arange(order + 1), 2 * np.arange(order + 1) + 1)

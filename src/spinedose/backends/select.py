@@ -23,4 +23,6 @@ def select_backend(name: str = "auto") -> Backend:
         from spinedose.backends.cpu.backend import CpuBackend
 
         return CpuBackend()
-    raise BackendUnavailable(f"There is no backend '{name}' in this version", "it computes on the CPU only", "Use auto or cpu")
+    raise BackendUnavailable(
+        f"There is no backend '{name}' in this version", "it computes on the CPU only", "Use auto or cpu"
+    )

@@ -44,7 +44,12 @@ class CpuBackend(Backend):
         return Scene(electron_density.grid, np.ascontiguousarray(electron_density.values, dtype=np.float32))
 
     def fluence(
-        self, machine: Machine, beam_model: BeamModel, segments: Segments, raster: Raster, voxel_axes: NDArray[np.float64] | None
+        self,
+        machine: Machine,
+        beam_model: BeamModel,
+        segments: Segments,
+        raster: Raster,
+        voxel_axes: NDArray[np.float64] | None,
     ) -> FluenceMaps:
         """See `Backend.fluence`."""
         from spinedose.backends.cpu.fluence import fluence

@@ -69,5 +69,7 @@ def radiological_depth(density, origin, spacing, rotation, isocentre, sad, u_fir
             depth[g, iv, iu, 0] = total
             for k in range(1, planes):
                 n = k - 1
-                total += length * sample(density, np.float32(x + n * dx), np.float32(y + n * dy), np.float32(z + n * dz))
+                total += length * sample(
+                    density, np.float32(x + n * dx), np.float32(y + n * dy), np.float32(z + n * dz)
+                )
                 depth[g, iv, iu, k] = total

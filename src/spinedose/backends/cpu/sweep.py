@@ -12,8 +12,10 @@ import numpy as np
 from numba import njit, prange
 
 ROW = 2064
-"""Distance between the rows of a state or source buffer [floats]: a compile-time constant, so that the compiler can prove
-the rows apart and vectorise; not a power of two, so that rows do not share cache sets. Limits grid width plus lattice shift."""
+"""Distance between the rows of a state or source buffer [floats]: a compile-time constant, so that the compiler can
+prove
+the rows apart and vectorise; not a power of two, so that rows do not share cache sets. Limits grid width plus lattice
+shift."""
 
 _1, _2 = np.uint64(ROW), np.uint64(2 * ROW)
 
@@ -43,9 +45,20 @@ def survival(x):
     big0 = (one - p) / safe
     big1 = big0 - p
     big2 = big1 - half * x * p
-    small0 = one - x * (half - x * (np.float32(1 / 6) - x * (np.float32(1 / 24) - x * (np.float32(1 / 120) - x * np.float32(1 / 720)))))
-    small1 = x * (half - x * (np.float32(1 / 3) - x * (np.float32(1 / 8) - x * (np.float32(1 / 30) - x * np.float32(1 / 144)))))
-    small2 = x * x * (np.float32(1 / 6) - x * (np.float32(1 / 8) - x * (np.float32(1 / 20) - x * (np.float32(1 / 72) - x * np.float32(1 / 336)))))
+    small0 = one - x * (
+        half - x * (np.float32(1 / 6) - x * (np.float32(1 / 24) - x * (np.float32(1 / 120) - x * np.float32(1 / 720))))
+    )
+    small1 = x * (
+        half - x * (np.float32(1 / 3) - x * (np.float32(1 / 8) - x * (np.float32(1 / 30) - x * np.float32(1 / 144))))
+    )
+    small2 = (
+        x
+        * x
+        * (
+            np.float32(1 / 6)
+            - x * (np.float32(1 / 8) - x * (np.float32(1 / 20) - x * (np.float32(1 / 72) - x * np.float32(1 / 336))))
+        )
+    )
     is_small = x < np.float32(0.3)
     g0 = small0 if is_small else big0
     g1 = small1 if is_small else big1
@@ -56,7 +69,8 @@ def survival(x):
 
 @njit(inline="always")
 def _flushed(value):
-    """Zero instead of a number so small that it would soon be subnormal, on which processors are a hundred times slower."""
+    """Zero instead of a number so small that it would soon be subnormal, on which processors are a hundred times
+    slower."""
     return value if abs(value) > np.float32(1e-25) else np.float32(0.0)
 
 
@@ -64,8 +78,10 @@ def _flushed(value):
 def _advance_1(rate, n, density, here, q, state, at, deposit):
     """One step of a chain of one stage for a row of n voxels.
 
-    Buffers are flat and offsets (`here` in the grid, `at` in `state`) unsigned: a slice would cost two atomic operations, a
-    signed index a wrap-around test that keeps the loop from being vectorised. `q` and `state` hold one row of ROW floats a
+    Buffers are flat and offsets (`here` in the grid, `at` in `state`) unsigned: a slice would cost two atomic
+    operations, a
+    signed index a wrap-around test that keeps the loop from being vectorised. `q` and `state` hold one row of ROW
+    floats a
     stage.
     """
     for k in range(n):
@@ -139,7 +155,8 @@ def make_sources(weights_field, field, field_low, weights_halo, halo, box, sourc
 
 @njit(fastmath=_FAST, error_model="numpy")
 def _fetch(sources, k, block, first, box, a, b, q):
-    """Copy the sources of voxel row (a, b) into `q`, one row of ROW floats a stage; False when the row misses the box."""
+    """Copy the sources of voxel row (a, b) into `q`, one row of ROW floats a stage; False when the row misses the
+    box."""
     a, b = a - first[0], b - first[1]
     if a < 0 or a >= box[0] or b < 0 or b >= box[1]:
         return False

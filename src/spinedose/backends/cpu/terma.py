@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-
 TILE = 8
 """Rows of voxels worked on together: neighbours read the same part of a fan, and their moments fit into the cache."""
 
@@ -210,7 +209,18 @@ def accumulate(
                     add_row(photon, s, photon_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, fluence)
                     if has_electrons:
                         add_row(
-                            electron, s, electron_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, contaminant
+                            electron,
+                            s,
+                            electron_raster,
+                            shot_rotation,
+                            px,
+                            spacing[0],
+                            py,
+                            pz,
+                            sad,
+                            from_t,
+                            to_t,
+                            contaminant,
                         )
                 for t in range(from_t, to_t):
                     psi, electrons = fluence[t], contaminant[t]
@@ -224,7 +234,11 @@ def accumulate(
                     magnify = sad / (sad - z)
                     u, v = (gx + t * hx) * magnify, (gy + t * hy) * magnify
                     path = along_fan(
-                        depth, g, np.float32((u - fan_u) / pitch), np.float32((v - fan_v) / pitch), np.float32((top[g] - z) / step)
+                        depth,
+                        g,
+                        np.float32((u - fan_u) / pitch),
+                        np.float32((v - fan_v) / pitch),
+                        np.float32((top[g] - z) / step),
                     )
                     square = np.float32(magnify * magnify)
                     if electrons != 0 and electron_decay * path < 7.0:

@@ -1,4 +1,4 @@
-"""The fixed directions of the transport, their weights, and the spherical harmonics that describe beam directions in them."""
+"""The fixed directions of the transport, their weights, and the spherical harmonics that describe beam directions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def harmonics(direction: ArrayLike, order: int) -> Array:
 
 
 def harmonic_norms(order: int) -> Array:
-    """Factors, shape ((L + 1)^2,), that make the harmonics of `harmonics` orthonormal; for backends that recur on their own."""
+    """Factors, shape ((L + 1)^2,), that make the harmonics of `harmonics` orthonormal; for backends with a
+    recursion."""
     result = np.empty((order + 1) ** 2)
     for degree in range(order + 1):
         for m in range(degree + 1):
@@ -106,7 +107,8 @@ class Directions:
 def directions(count: int, order: int = 6) -> Directions:
     """Directions spread evenly over the sphere (Fibonacci lattice), turned away from the voxel axes.
 
-    The solid angle of each Voronoi cell is corrected by the smallest change (least norm) that makes the sum over directions of
+    The solid angle of each Voronoi cell is corrected by the smallest change (least norm) that makes the sum over
+    directions of
     every cell-averaged harmonic up to L vanish: then the energy handed out does not depend on the beam's direction.
 
     Parameters
@@ -118,7 +120,8 @@ def directions(count: int, order: int = 6) -> Directions:
 
     References
     ----------
-    PHYSICS: docs/theory/transport.md, equation 8. Lattice: A. Gonzalez, Math. Geosci. 42, 49-64 (2010), doi:10.1007/s11004-009-9257-x.
+    PHYSICS: docs/theory/transport.md, equation 8. Lattice: A. Gonzalez, Math. Geosci. 42, 49-64 (2010),
+    doi:10.1007/s11004-009-9257-x.
     """
     if count < 32 or count < 1.5 * (order + 1) ** 2:
         raise InvalidInput(
@@ -146,7 +149,8 @@ def _weighted(vector: Array, order: int) -> Directions:
     change = np.linalg.lstsq(rows * weight, goal - rows @ weight, rcond=None)[0]
     weight = weight * (1 + change)
     weight *= 4 * np.pi / weight.sum()
-    plastic = 1.32471795724474602596  # R2 sequence: M. Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018)
+    # R2 sequence: M. Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018)
+    plastic = 1.32471795724474602596
     offset = (0.5 + np.outer(np.arange(len(vector)), [1 / plastic, 1 / plastic**2])) % 1.0
     return Directions(vector, weight, shape, offset)
 

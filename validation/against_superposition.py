@@ -16,6 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spinedose.backends.select import select_backend
+from spinedose.cones import water_kernels
+from spinedose.engine import Settings, transport_exposures
 from superposition import superpose, voxel_kernel
 from water_cases import (
     Beams,
@@ -29,10 +33,6 @@ from water_cases import (
     water_block,
 )
 
-from spinedose.backends.select import select_backend
-from spinedose.cones import water_kernels
-from spinedose.engine import Settings, transport_exposures
-
 ROOT = Path(__file__).resolve().parents[1]
 Array = NDArray[np.float64]
 
@@ -40,7 +40,9 @@ LOWEST = 0.05
 """Share of the maximum above which voxels count."""
 
 
-def exact_dose(beams: Beams, terma: Sequence[NDArray[np.float32]], kernel: Array, spacing_cm: float, *, seed: int = 1) -> Array:
+def exact_dose(
+    beams: Beams, terma: Sequence[NDArray[np.float32]], kernel: Array, spacing_cm: float, *, seed: int = 1
+) -> Array:
     """Exact superposition; beams a quarter turn apart share a kernel, turned with the grid."""
     reach = max(terma[0].shape) - 1
     total = np.zeros(terma[0].shape)
@@ -80,7 +82,8 @@ def figures(dose: Array, exact: Array, *, lowest: float = LOWEST) -> dict[str, f
 
 
 def in_field_mean(dose: Array, exact: Array, side_cm: float, spacing_cm: float) -> float:
-    """Mean difference, percent of the local dose, 3 mm and more inside a static field and 1.5 cm and more from its ends."""
+    """Mean difference, percent of the local dose, 3 mm and more inside a static field and 1.5 cm and more from its
+    ends."""
     nz, ny, nx = exact.shape
     half = side_cm / 2 - 0.3
     x, z = ((np.arange(n) - (n - 1) / 2) * spacing_cm for n in (nx, nz))
@@ -91,9 +94,15 @@ def in_field_mean(dose: Array, exact: Array, side_cm: float, spacing_cm: float) 
 
 
 def study(
-    beams: Beams, shape: tuple[int, int, int], spacing_cm: float, counts: Sequence[int | None], *, side_cm: float | None = None
+    beams: Beams,
+    shape: tuple[int, int, int],
+    spacing_cm: float,
+    counts: Sequence[int | None],
+    *,
+    side_cm: float | None = None,
 ) -> tuple[dict[str, dict[str, float]], Array, Array]:
-    """Exact dose once, transport for several numbers of directions; None is the engine's own choice, which comes last."""
+    """Exact dose once, transport for several numbers of directions; None is the engine's own choice, which comes
+    last."""
     spectrum = six_mv()
     kernel, cones = one_kernel(spectrum)
     device = select_backend("cpu")
@@ -152,7 +161,10 @@ def draw(pictures: dict[str, tuple[Array, Array]], spacing_cm: float) -> None:
     figure, axes = plt.subplots(2, len(chosen), figsize=(3.6 * len(chosen), 7.2), layout="constrained")
     for column, (name, (dose, exact)) in enumerate(chosen.items()):
         k = exact.shape[0] // 2
-        extent = [s * n / 2 * spacing_cm for n, s in zip((exact.shape[2],) * 2 + (exact.shape[1],) * 2, (-1, 1, 1, -1), strict=True)]
+        extent = [
+            s * n / 2 * spacing_cm
+            for n, s in zip((exact.shape[2],) * 2 + (exact.shape[1],) * 2, (-1, 1, 1, -1), strict=True)
+        ]
         top = exact.max()
         upper = axes[0, column].imshow(100 * dose[k] / top, extent=extent, cmap="viridis", vmin=0, vmax=100)
         lower = axes[1, column].imshow(100 * (dose[k] - exact[k]) / top, extent=extent, cmap="RdBu_r", vmin=-2, vmax=2)
@@ -171,7 +183,9 @@ def draw(pictures: dict[str, tuple[Array, Array]], spacing_cm: float) -> None:
 def main() -> None:
     """Run and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller phantoms, fewer numbers of directions; nothing is written")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller phantoms, fewer numbers of directions; nothing is written"
+    )
     quick = parser.parse_args().quick
     cases = run(quick)
     if not quick:

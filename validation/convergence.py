@@ -55,7 +55,9 @@ class Case:
     def dose(self, settings: Settings, spacing_cm: float = 0.25) -> tuple[NDArray[np.float64], float]:
         """Values on one grid, and seconds."""
         start = time.perf_counter()
-        dose = compute_dose(self.plan, self.ct, structures=self.structures, spacing_cm=spacing_cm, like=self.like, settings=settings)
+        dose = compute_dose(
+            self.plan, self.ct, structures=self.structures, spacing_cm=spacing_cm, like=self.like, settings=settings
+        )
         return np.asarray(dose.values, float), time.perf_counter() - start
 
 

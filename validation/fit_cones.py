@@ -2,8 +2,8 @@
 
     python validation/fit_cones.py
 
-Prints the table that stands in docs/theory/cones.md and writes validation/results/cones.json and docs/theory/figures/cones.png.
-The Mohan spectra are used where they lie beside the checkout (`../shared/spectra`).
+Prints the table that stands in docs/theory/cones.md and writes validation/results/cones.json and
+docs/theory/figures/cones.png. The Mohan spectra are used where they lie beside the checkout (`../shared/spectra`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from against_monte_carlo import read_spectrum
 from numpy.typing import NDArray
 
+from against_monte_carlo import read_spectrum
 from spinedose.cones import HARD_DEPTH_CM, SpectrumLike, cone_table, cumulative_error, released_energy, water_kernels
 from spinedose.machine import list_machines, read_machine
 
@@ -91,7 +91,9 @@ def draw(found: dict[str, SpectrumLike]) -> None:
             row = errors(spectrum)[f"{depth:g}"]
             fitted = table.energy[0] + row["hardness"] * table.energy[1]  # type: ignore[index]
             kernel = kernels.mix(spectrum.energy_MeV, released_energy(spectrum, depth))
-            axis.semilogx(kernels.r_edge_cm[1:], 100 * cumulative_error(kernel, fitted, kernels, table.basis), lw=1, label=name)
+            axis.semilogx(
+                kernels.r_edge_cm[1:], 100 * cumulative_error(kernel, fitted, kernels, table.basis), lw=1, label=name
+            )
         axis.set_title(title)
         axis.set_xlabel("radius [cm]")
         axis.axhline(0, color="0.7", lw=0.6)
@@ -107,7 +109,11 @@ def main() -> None:
     """Print the table, write results and picture."""
     found = spectra()
     rows = {}
-    print("| spectrum | mean TERMA energy [MeV] | chains | rates [1/cm] | " + " | ".join(f"{d:g} cm" for d in DEPTHS_CM) + " | worst cone |")
+    print(
+        "| spectrum | mean TERMA energy [MeV] | chains | rates [1/cm] | "
+        + " | ".join(f"{d:g} cm" for d in DEPTHS_CM)
+        + " | worst cone |"
+    )
     print("|---|---|---|---|" + "---|" * (len(DEPTHS_CM) + 1))
     for name, spectrum in found.items():
         row = rows[name] = errors(spectrum)

@@ -2,8 +2,9 @@
 
     python validation/per_control_point.py
 
-No angular moments, no compression, no angular bins, double precision, the recursion as it stands in docs/theory/transport.md: what
-the engine's sum over control points before transport is compared with. Writes validation/results/per_control_point.json.
+No angular moments, no compression, no angular bins, double precision, the recursion as it stands in
+docs/theory/transport.md: what the engine's sum over control points before transport is compared with. Writes
+validation/results/per_control_point.json.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 from numba import njit, prange
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
-from water_cases import Beams, both_kernels, cord_sparing_arc, inside, plain_attenuation, released, six_mv, water_block
 
 from spinedose.backends.base import Backend, Scene
 from spinedose.backends.select import select_backend
@@ -25,6 +25,7 @@ from spinedose.cones import ConeTable
 from spinedose.directions import Directions, directions
 from spinedose.engine import Settings, transport_exposures
 from spinedose.exposure import Exposure
+from water_cases import Beams, both_kernels, cord_sparing_arc, inside, plain_attenuation, six_mv, water_block
 
 ROOT = Path(__file__).resolve().parents[1]
 Array = NDArray[np.float64]
@@ -154,7 +155,9 @@ def _lattice(steps: Array, axis: int, offset: Array) -> tuple[Array, Array]:
     return np.array(others) / main, np.asarray(offset, float)
 
 
-def compare(beams: Beams, shape: tuple[int, int, int], spacing_cm: float, counts: Sequence[int], sad_cm: float) -> dict[str, dict[str, float]]:
+def compare(
+    beams: Beams, shape: tuple[int, int, int], spacing_cm: float, counts: Sequence[int], sad_cm: float
+) -> dict[str, dict[str, float]]:
     """Engine minus plain reference, percent of the maximum, for several numbers of directions."""
     spectrum = six_mv()
     cones = both_kernels(spectrum)
@@ -188,7 +191,13 @@ def main() -> None:
     rows = compare(cord_sparing_arc(h), shape, h, (272, 400), 100.0)
     path = ROOT / "validation" / "results" / "per_control_point.json"
     path.parent.mkdir(exist_ok=True)
-    result = {"case": "arc of 36 point-source beams, SAD 100 cm", "shape": shape, "spacing_cm": h, "high_order": HIGH_ORDER, "percent_of_maximum": rows}
+    result = {
+        "case": "arc of 36 point-source beams, SAD 100 cm",
+        "shape": shape,
+        "spacing_cm": h,
+        "high_order": HIGH_ORDER,
+        "percent_of_maximum": rows,
+    }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

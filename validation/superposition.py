@@ -1,6 +1,7 @@
 """Exact superposition of the tabulated deposition kernels in water, by FFT: what the transport is held against.
 
-No cones, no fitted radial functions, no ray lattice: the Monte Carlo table is spread over voxels by sampling every ring.
+No cones, no fitted radial functions, no ray lattice: the Monte Carlo table is spread over voxels by sampling every
+ring.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ FAR = 16
 
 
 def voxel_kernel(
-    kernel: Array, table: DepositionTable, direction: Array, spacing_cm: float, reach: int, *, density: int = 8, seed: int = 1
+    kernel: Array,
+    table: DepositionTable,
+    direction: Array,
+    spacing_cm: float,
+    reach: int,
+    *,
+    density: int = 8,
+    seed: int = 1,
 ) -> Array:
     """Share of the energy released in a voxel that each voxel around it receives, shape (2 reach + 1,)*3 as (z, y, x).
 
-    Rings are sampled with `density` points a voxel volume, an eighth of that beyond `FAR` voxels, where kernels are smooth and
-    fields average over many voxels (at least 400 a ring); sources uniformly within the voxel. The reach must cover the whole
-    phantom: energy that falls outside of the cube is lost.
+    Rings are sampled with `density` points a voxel volume, an eighth of that beyond `FAR` voxels, where kernels are
+    smooth and fields average over many voxels (at least 400 a ring); sources uniformly within the voxel. The reach
+    must cover the whole phantom: energy that falls outside of the cube is lost.
     """
     rng = np.random.default_rng(seed)
     side = 2 * reach + 1

@@ -1,5 +1,5 @@
-"""Parallel beams in blocks of water - static squares and an arc of 36 beams that spares a cord -, with energy released as the
-engine releases it: the cases that transport is compared on."""
+"""Parallel beams in blocks of water - static squares and an arc of 36 beams that spares a cord -, with energy
+released as the engine releases it: the cases that transport is compared on."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class Beams:
         """Direction of travel of each beam's axis (n, 3), patient axes (x, y, z)."""
         return np.array([-gantry_from_patient("HFS", 0.0, g)[2] for g in self.gantry_deg])
 
-    def exposure(self, which: slice, grid: Grid, table: Attenuation, *, sad_cm: float = FAR_AWAY_CM, group_step_deg: float = 1.0) -> Exposure:
+    def exposure(
+        self, which: slice, grid: Grid, table: Attenuation, *, sad_cm: float = FAR_AWAY_CM, group_step_deg: float = 1.0
+    ) -> Exposure:
         """Some of the beams as the engine wants them."""
         gantry = self.gantry_deg[which]
         n = len(gantry)
@@ -102,9 +104,14 @@ class Beams:
             group_step_deg=group_step_deg,
         )
 
-    def exposures(self, grid: Grid, table: Attenuation, *, sad_cm: float = FAR_AWAY_CM, group_step_deg: float = 1.0) -> list[Exposure]:
+    def exposures(
+        self, grid: Grid, table: Attenuation, *, sad_cm: float = FAR_AWAY_CM, group_step_deg: float = 1.0
+    ) -> list[Exposure]:
         """One exposure a beam."""
-        return [self.exposure(slice(i, i + 1), grid, table, sad_cm=sad_cm, group_step_deg=group_step_deg) for i in range(len(self))]
+        return [
+            self.exposure(slice(i, i + 1), grid, table, sad_cm=sad_cm, group_step_deg=group_step_deg)
+            for i in range(len(self))
+        ]
 
 
 def plain_attenuation(spectrum: SpectrumLike) -> Attenuation:

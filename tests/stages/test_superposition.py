@@ -1,4 +1,5 @@
-"""Transport against exact superposition of the tabulated kernel in water; what it is to reach stands in docs/theory/transport.md."""
+"""Transport against exact superposition of the tabulated kernel in water; what it is to reach stands in
+docs/theory/transport.md."""
 
 from __future__ import annotations
 
@@ -50,9 +51,8 @@ def test_an_arc_is_that_of_exact_superposition(study: Any) -> None:
 
 def test_the_exact_kernel_holds_the_energy_and_points_forward(study: Any) -> None:
     """The reference itself: a voxel kernel keeps what the table keeps, and its mean displacement is along the beam."""
-    from superposition import voxel_kernel
-
     from spinedose.cones import water_kernels
+    from superposition import voxel_kernel
 
     table = water_kernels()
     kernel = table.energy_fraction[list(table.energy_MeV).index(2.0)].copy()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.backends.select import select_backend
 from spinedose.cones import ConeTable, RadialBasis
+from spinedose.density import CtImage
 from spinedose.directions import Directions
 from spinedose.grid import Grid, Volume
 
@@ -91,3 +92,21 @@ def carry(backend: Backend) -> Callable[..., NDArray[np.float32]]:
         return backend.transport(scene, field, halo, cones, single)
 
     return transport
+
+
+@pytest.fixture(scope="session")
+def make_ct() -> Callable[..., CtImage]:
+    """`make_ct(hu, origin_cm=None, spacing_cm=0.5, position="HFS")`: CT numbers with 2 cm of air around."""
+
+    def ct_of(
+        hu: NDArray[np.float32],
+        origin_cm: Sequence[float] | None = None,
+        spacing_cm: float = 0.5,
+        position: str = "HFS",
+    ) -> CtImage:
+        values = np.pad(np.asarray(hu, np.float32), 4, constant_values=-1000.0)
+        middle = [-0.5 * spacing_cm * (n - 1) for n in values.shape[::-1]]
+        grid = Grid(tuple(origin_cm or middle), (spacing_cm,) * 3, values.shape)
+        return CtImage(Volume(grid, values), position)
+
+    return ct_of

@@ -1,0 +1,259 @@
+"""The conductor: what it refuses, warns about, returns and remembers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spinedose import engine
+from spinedose.backends.select import select_backend
+from spinedose.density import CtImage
+from spinedose.engine import Settings, compute_dose, reference_beam, reference_output
+from spinedose.errors import BackendUnavailable, InvalidInput, NumericalError, UnknownMachine
+from spinedose.grid import Grid, Volume
+from spinedose.machine import read_machine
+from spinedose.result import Dose, ResultInfo
+from spinedose.structures import StructureSet
+
+M120 = "varian-truebeam-m120"
+QUICK = Settings(directions=96, moments=3)
+SMALL = {"jaw_x_cm": np.tile([-2.0, 2.0], (2, 1)), "jaw_y_cm": np.tile([-2.0, 2.0], (2, 1))}
+
+
+def water_ct(**changes: object) -> CtImage:
+    """A 10 cm cube of water in 2 cm of air, voxels of 0.5 cm, its middle in the origin."""
+    hu = np.pad(np.zeros((20, 20, 20), np.float32), 4, constant_values=-1000.0)
+    return CtImage(Volume(Grid((-6.75,) * 3, (0.5,) * 3, hu.shape), hu), **changes)
+
+
+@pytest.fixture
+def any_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "reference_output", lambda *_: 1.0)
+
+
+@pytest.fixture
+def solve(any_output: None) -> Callable[..., Dose]:
+    def run(plan: object, ct: CtImage | None = None, **options: object) -> Dose:
+        return compute_dose(plan, ct or water_ct(), **({"machine": M120, "spacing_cm": 0.5, "settings": QUICK} | options))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"directions": 10}, "directions"),
+        ({"directions": 10**6}, "directions"),
+        ({"moments": -1}, "order"),
+        ({"moments": 13}, "order"),
+        ({"segment_step_deg": 0.0}, "segment_step_deg"),
+        ({"group_step_deg": 16.0}, "group_step_deg"),
+        ({"halo_step_deg": float("nan")}, "halo_step_deg"),
+        ({"pixel_cm": 0.5}, "pixel_cm"),
+        ({"pixel_cm": float("nan")}, "pixel_cm"),
+    ],
+)
+def test_senseless_settings_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Settings(**change)
+
+
+@pytest.mark.parametrize("spacing", [0.0, -0.25, 0.01, 2.5, float("nan"), float("inf")])
+def test_senseless_spacing_is_refused(solve, make_plan, spacing: float) -> None:
+    with pytest.raises(InvalidInput, match="Spacing"):
+        solve(make_plan(), spacing_cm=spacing)
+
+
+def test_too_few_directions_for_the_moments_are_refused(solve, make_plan) -> None:
+    with pytest.raises(InvalidInput, match="too few"):
+        solve(make_plan(), settings=Settings(directions=64, moments=8))
+
+
+def test_other_frames_of_reference_are_refused(solve, make_plan) -> None:
+    plan = make_plan(frame_of_reference_uid="1.2.3")
+    with pytest.raises(InvalidInput, match="frame of reference"):
+        solve(plan, water_ct(frame_of_reference_uid="1.2.4"))
+    with pytest.raises(InvalidInput, match="structure set"):
+        solve(
+            plan,
+            water_ct(frame_of_reference_uid="1.2.3"),
+            structures=StructureSet(label="", structures=(), frame_of_reference_uid="1.2.5"),
+        )
+
+
+def test_missing_frame_is_a_warning_and_equal_ones_are_none(solve, make_plan, make_beam) -> None:
+    beam = make_beam(**SMALL)
+    without = solve(make_plan(beam, frame_of_reference_uid="1.2.3"))
+    assert any("No frame of reference in CT" in w for w in without.metadata.warnings)
+    both = solve(make_plan(beam, frame_of_reference_uid="1.2.3"), water_ct(frame_of_reference_uid="1.2.3"))
+    assert not any("frame of reference" in w for w in both.metadata.warnings)
+
+
+def test_isocentre_far_from_the_body_is_refused(solve, make_plan, make_beam) -> None:
+    with pytest.raises(InvalidInput, match=r"isocentre of beam 2 'b'.*35 cm outside"):
+        solve(make_plan(make_beam(**SMALL), make_beam(number=2, name="b", isocentre_cm=[0.0, 40.4, 0.0])))
+
+
+def test_beam_beside_the_body_gives_almost_no_dose(solve, make_plan, make_beam) -> None:
+    beside = solve(make_plan(make_beam(**SMALL, isocentre_cm=[20.0, 0.0, 0.0])))
+    inside = solve(make_plan(make_beam(**SMALL)))
+    assert np.all(np.isfinite(beside.values))
+    assert beside.values.max() < 0.02 * inside.values.max()
+
+
+def test_unknown_backend_and_machine_are_refused(solve, make_plan) -> None:
+    with pytest.raises(BackendUnavailable, match="abacus"):
+        solve(make_plan(), backend="abacus")
+    with pytest.raises(UnknownMachine):
+        solve(make_plan(), machine=None)
+    with pytest.raises(UnknownMachine):
+        solve(make_plan(), machine="no-such-machine")
+
+
+def test_dose_is_returned_on_the_grid_asked_for(solve, make_plan, make_beam) -> None:
+    plan = make_plan(make_beam(**SMALL))
+    own = solve(plan, per_beam=True)
+    grid = Grid((-2.1, -3.3, -1.7), (0.35, 0.4, 0.3), (9, 11, 10))
+    given = solve(plan, per_beam=True, like=grid)
+    assert given.grid == grid and given.beams[1].grid == grid
+    np.testing.assert_allclose(given.values, own.volume.resample(grid).values, atol=1e-6 * own.values.max())
+    same = solve(plan, like=Volume(grid, np.zeros(grid.shape)))
+    np.testing.assert_array_equal(same.values, given.values)
+    # the same grid back: nothing changes
+    np.testing.assert_allclose(solve(plan, like=own.grid).values, own.values, atol=1e-6 * own.values.max())
+
+
+def test_grid_that_misses_the_maximum_is_a_warning(solve, make_plan, make_beam) -> None:
+    plan = make_plan(make_beam(**SMALL))
+    far = solve(plan, like=Grid((2.0, 3.0, 3.0), (0.5,) * 3, (3, 3, 3)))
+    assert any("dose maximum" in w for w in far.metadata.warnings)
+    whole = solve(plan, like=Grid((-5.0, -6.0, -5.0), (0.5,) * 3, (22, 25, 22)))
+    assert not any("dose maximum" in w for w in whole.metadata.warnings)
+
+
+def test_warnings_of_plan_ct_and_stages_are_carried_once(solve, make_plan, make_beam) -> None:
+    plan = make_plan(make_beam(**SMALL), warnings=("from the plan",), skipped=("Beam 9 was skipped.",))
+    found = solve(plan, water_ct(warnings=("from the CT", "from the plan"))).metadata.warnings
+    assert {"from the plan", "Beam 9 was skipped.", "from the CT"} <= set(found)
+    assert any("EXTERNAL" in w for w in found) and len(set(found)) == len(found)
+
+
+def test_result_says_where_it_comes_from(solve, make_plan, make_beam) -> None:
+    plan = make_plan(make_beam(**SMALL), make_beam(**SMALL, number=2, energy="10X"))
+    dose = solve(plan)
+    info = dose.metadata
+    assert info.backend == "cpu" and info.device
+    assert info.machines == (f"{M120}/6X", f"{M120}/10X")
+    assert info.beam_data_hash == read_machine(M120).data_hash
+    assert info.settings["directions"] == {f"{M120}/6X": 96, f"{M120}/10X": 96}
+    assert info.settings["spacing_cm"] == 0.5 and info.settings["pixel_cm"] == pytest.approx(0.1)
+    assert info.calibration_gy_per_mu == {f"{M120}/6X": 1.0, f"{M120}/10X": 1.0}
+    assert {"density", "fluence", "depth", "terma", "transport"} <= set(info.timings_s)
+    again = ResultInfo(**json.loads(dose.to_json()))
+    assert again.as_dict() == info.as_dict()
+    assert dose.plan is plan and not dose.beams
+
+
+def test_progress_rises_to_1(solve, make_plan, make_beam) -> None:
+    seen: list[tuple[str, float]] = []
+    solve(make_plan(make_beam(**SMALL)), progress=lambda stage, share: seen.append((stage, share)))
+    shares = [share for _, share in seen]
+    assert seen[-1] == ("done", 1.0) and shares[0] >= 0
+    assert all(b >= a - 1e-9 for a, b in zip(shares, shares[1:], strict=False))
+
+
+def test_directions_follow_the_number_of_beam_directions(solve, make_plan, make_beam, monkeypatch) -> None:
+    """1600 for a beam, 1600 / sqrt(n) for n of them, 200 at least; multiples of 8."""
+    monkeypatch.setattr(engine, "MOST_DIRECTIONS", 400)
+    fields = [make_beam(**SMALL, number=i + 1, gantry_deg=np.full(2, 40.0 * i)) for i in range(4)]
+
+    def used(*beams: object) -> int:
+        return solve(make_plan(*beams), settings=Settings(moments=3)).metadata.settings["directions"][f"{M120}/6X"]
+
+    assert used(fields[0]) == 400
+    assert used(*fields[:2]) == 288  # 400 / sqrt 2 = 282.8
+    assert used(*fields) == 200
+
+
+def test_numbers_that_are_none_are_an_error(solve, make_plan, make_beam, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "reference_output", lambda *_: float("nan"))
+    with pytest.raises(NumericalError, match="not a number"):
+        solve(make_plan(make_beam(**SMALL)))
+
+
+def test_calibration_scales_the_dose(solve, make_plan, make_beam, monkeypatch) -> None:
+    plan = make_plan(make_beam(**SMALL))
+    one = solve(plan).values
+    monkeypatch.setattr(engine, "reference_output", lambda *_: 2.0)
+    np.testing.assert_allclose(solve(plan).values, 0.5 * one, rtol=1e-5)
+
+
+def test_reference_field_is_made_by_what_the_machine_has() -> None:
+    truebeam = read_machine(M120)
+    beam = reference_beam(truebeam, truebeam.beam("6X"))
+    half = truebeam.beam("6X").calibration.field_cm / 2
+    np.testing.assert_array_equal(beam.jaw_x_cm, [[-half, half]] * 2)
+    assert beam.leaf_cm is None and beam.meterset_mu == 1.0
+    agility = read_machine("elekta-agility")
+    beam = reference_beam(agility, agility.beam("6X"))
+    assert beam.jaw_x_cm is None and beam.leaf_cm is not None
+    width = beam.leaf_cm[0, 1] - beam.leaf_cm[0, 0]
+    opened = np.diff(beam.leaf_boundaries_cm)[width > 0].sum()
+    assert width.max() == pytest.approx(10.0) and opened == pytest.approx(10.0, abs=0.01)
+
+
+def test_reference_output_is_remembered_by_all_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINEDOSE_CACHE", str(tmp_path))
+    machine, device = read_machine(M120), select_backend("cpu")
+    calls: list[str] = []
+
+    def compute(machine: object, model: object, settings: Settings, device: object) -> float:
+        calls.append(model.energy)
+        return 0.5 + len(calls)
+
+    monkeypatch.setattr(engine, "_compute_reference", compute)
+    first = reference_output(machine, machine.beam("6X"), Settings(), device)
+    assert first == 1.5 and len(list(tmp_path.glob("output-*.json"))) == 1
+    # directions and the HU curve do not change what a water phantom receives
+    for settings in (Settings(), Settings(directions=200), Settings(curve="other")):
+        assert reference_output(machine, machine.beam("6X"), settings, device) == 1.5
+    assert calls == ["6X"]
+    reference_output(machine, machine.beam("10X"), Settings(), device)
+    reference_output(machine, machine.beam("6X"), Settings(moments=4), device)
+    reference_output(replace(machine, data_hash="another"), machine.beam("6X"), Settings(), device)
+    assert len(calls) == 4
+    # a machine that was not read from files has no key
+    own = replace(machine, data_hash="")
+    assert reference_output(own, machine.beam("6X"), Settings(), device) == 5.5
+    assert reference_output(own, machine.beam("6X"), Settings(), device) == 6.5
+    # nonsense in the cache counts as nothing
+    for path in tmp_path.glob("output-*.json"):
+        path.write_text("-1.0")
+    assert reference_output(machine, machine.beam("6X"), Settings(), device) == 7.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [M120, "elekta-agility"])
+def test_reference_point_has_the_calibrated_dose(name: str, make_plan) -> None:
+    """The calibration field as a plan on a CT of a water phantom: Gy per MU at the point, within 0.5 %."""
+    machine = read_machine(name)
+    model = machine.beam("6X")
+    reference = model.calibration
+    surface = reference.ssd_cm - machine.sad_cm  # patient y of the water, posterior of the isocentre
+    half = 0.6 * reference.field_cm + 7.0
+    n, h = int(2 * half / 0.25), 0.25
+    deep = int((reference.depth_cm + 10.0) / h)
+    hu = np.pad(np.zeros((n, deep, n), np.float32), 4, constant_values=-1000.0)
+    first = -0.5 * h * (n + 7)
+    ct = CtImage(Volume(Grid((first, surface - 3.5 * h, first), (h,) * 3, hu.shape), hu))
+    beam = replace(reference_beam(machine, model), meterset_mu=100.0)
+    dose = compute_dose(make_plan(beam), ct, machine=machine, spacing_cm=h)
+    offsets = np.linspace(-0.5, 0.5, 9)
+    z, y, x = np.meshgrid(offsets, surface + reference.depth_cm + offsets, offsets, indexing="ij")
+    value = dose.sample(np.stack([x, y, z], axis=-1)).mean()
+    assert value == pytest.approx(100.0 * reference.gy_per_mu, rel=0.005)

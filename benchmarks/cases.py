@@ -11,7 +11,9 @@ from spinedose.plan import Beam, Plan
 from spinedose.structures import Structure, StructureSet
 
 
-def elliptical_body(shape: tuple[int, int, int] = (100, 150, 150), spacing_cm: float = 0.25) -> tuple[CtImage, StructureSet]:
+def elliptical_body(
+    shape: tuple[int, int, int] = (100, 150, 150), spacing_cm: float = 0.25
+) -> tuple[CtImage, StructureSet]:
     """Elliptical cylinder of 33 x 24 cm in water, with two lung inserts and one of bone; and its outline."""
     extent = np.array(shape[::-1]) * spacing_cm
     grid = Grid(tuple(-extent / 2 + spacing_cm / 2), (spacing_cm,) * 3, shape)
@@ -30,7 +32,9 @@ def elliptical_body(shape: tuple[int, int, int] = (100, 150, 150), spacing_cm: f
     return CtImage(Volume(grid, np.ascontiguousarray(values))), StructureSet((body,))
 
 
-def modulated_arcs(arcs: int = 2, control_points: int = 90, *, machine: str = "varian-truebeam-m120", energy: str = "6X") -> Plan:
+def modulated_arcs(
+    arcs: int = 2, control_points: int = 90, *, machine: str = "varian-truebeam-m120", energy: str = "6X"
+) -> Plan:
     """Arcs of 358 degrees with modulated apertures of about 6 x 4 cm in jaws of 6.4 cm; 600 MU each."""
     boundaries = read_machine(machine).mlc.boundaries_cm
     middle = 0.5 * (boundaries[1:] + boundaries[:-1])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cases import elliptical_body, modulated_arcs
 
+from cases import elliptical_body, modulated_arcs
 from spinedose.demo import demo_case
 from spinedose.engine import compute_dose
 

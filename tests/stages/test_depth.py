@@ -22,7 +22,9 @@ SINGLE_CM = 2e-4
 """Sums of 200 terms in float32, with coordinates in float32."""
 
 
-def fans_of(scene: Scene, angles: list[tuple[float, float]], *, isocentre=(0.0, 0.0, 0.0), sad: float = SAD, half=4.0) -> Fans:
+def fans_of(
+    scene: Scene, angles: list[tuple[float, float]], *, isocentre=(0.0, 0.0, 0.0), sad: float = SAD, half=4.0
+) -> Fans:
     rotation = np.array([gantry_from_patient("HFS", couch, gantry) for gantry, couch in angles])
     return make_fans(scene.grid, rotation, np.array(isocentre), sad, Window(-half, half, -half, half), H, H)
 
@@ -134,7 +136,7 @@ def test_against_a_plain_sum(backend: Backend, make_scene, host) -> None:
         inside = np.all((index >= 0) & (index <= np.array(values.shape) - 1), axis=-1)
         density = map_coordinates(values.astype(float), np.moveaxis(index, -1, 0), order=1, mode="nearest") * inside
         step = np.linalg.norm(np.diff(node, axis=2), axis=-1)
-        # a point within rounding of the outermost centre may count or not: one step of at most 3 x 0.2 cm; none here does
+        # a point within rounding of the outermost centre might count or not; none here does
         np.testing.assert_allclose(depth[g, :, :, 1:], np.cumsum(density * step, axis=-1), atol=SINGLE_CM)
 
 

@@ -24,8 +24,8 @@ TURNED = 0.005
 """Root-mean-square of what directions and their lattice leave when beam and matter turn; relative to the maximum."""
 
 EDGES = 0.04
-"""The same, greatest value of means over 1 cm: with half the default directions, lattice rays smear the edges of a field and
-of air in 5 mm voxels unevenly; 0.03 was found."""
+"""The same, greatest value of means over 1 cm: with half the default directions, lattice rays smear the edges of a
+field and of air in 5 mm voxels unevenly; 0.03 was found."""
 
 Solve = Callable[..., np.ndarray]
 
@@ -144,7 +144,9 @@ def test_patient_positions_agree(solve, make_plan, make_beam, make_ct, position:
     hu = patient()
     beam = make_beam(**SMALL, gantry_deg=still(40.0), couch_deg=still(10.0), collimator_deg=still(15.0))
     one = solve(make_plan(beam), make_ct(hu), directions=800).values
-    two = solve(make_plan(beam, patient_position=position), make_ct(np.flip(hu, flips), position=position), directions=800)
+    two = solve(
+        make_plan(beam, patient_position=position), make_ct(np.flip(hu, flips), position=position), directions=800
+    )
     same(np.flip(two.values, flips), one)
 
 
@@ -209,7 +211,8 @@ def test_arc_is_the_sum_of_its_pieces(solve, make_plan, make_beam, make_ct) -> N
     ct = make_ct(patient())
     arc = make_beam(**SMALL, gantry_deg=np.array([0.0, 8.0]))
     pieces = [
-        make_beam(**SMALL, number=i + 1, meterset_mu=12.5, gantry_deg=still(i + 0.5), name=f"piece {i}") for i in range(8)
+        make_beam(**SMALL, number=i + 1, meterset_mu=12.5, gantry_deg=still(i + 0.5), name=f"piece {i}")
+        for i in range(8)
     ]
     one, two = solve(make_plan(arc), ct).values, solve(make_plan(*pieces), ct).values
     np.testing.assert_allclose(two, one, atol=SINGLE * one.max())

@@ -1,4 +1,4 @@
-"""Stage E along single directions: energy is kept, every voxel is met once, and the radial law is the Erlang density."""
+"""Stage E along single directions: energy is kept, every voxel is met once, the radial law is the Erlang density."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ CONSERVED = 1e-5
 """Relative error of the energy, from the product's requirements; float32 leaves about 1e-7."""
 
 EXACT = 1e-5
-"""Share of the released energy: `survival` takes a 64th power, which makes 4e-6 of float32's rounding, and divides by x > 0.3."""
+"""Share of the released energy: `survival` takes a 64th power, which makes 4e-6 of float32's rounding, and divides by
+x > 0.3."""
 
 TI = 3.74
 """Relative electron density of titanium: 4.506 g/cm^3, Z/A 0.4596 over 0.5551."""
 
 # one direction for every dominant axis and sign, none of them along an axis or a diagonal
-LEANINGS = [
-    tuple(sign * v for v in np.roll([1.0, 0.62, -0.37], axis)) for axis, sign in product(range(3), (1.0, -1.0))
-]
+LEANINGS = [tuple(sign * v for v in np.roll([1.0, 0.62, -0.37], axis)) for axis, sign in product(range(3), (1.0, -1.0))]
 SPACINGS = [(0.25, 0.25, 0.25), (0.1, 0.25, 0.3), (0.4, 0.11, 0.2)]
 
 
@@ -77,8 +76,10 @@ def test_a_gap_of_air_neither_keeps_nor_loses_energy(make_scene, carry, one_chai
 
 
 @pytest.mark.parametrize("vector", LEANINGS)
-def test_every_voxel_is_met_once(make_scene: Callable[..., Scene], carry: Callable, one_chain: Callable, vector) -> None:
-    """Behind an attenuation of 1e5 a voxel, energy stays where it is released: one visit gives it back, two double it."""
+def test_every_voxel_is_met_once(
+    make_scene: Callable[..., Scene], carry: Callable, one_chain: Callable, vector
+) -> None:
+    """Attenuation of 1e5 a voxel keeps energy where it is released: one visit gives it back, two double it."""
     rng = np.random.default_rng(3)
     energy = rng.uniform(1.0, 2.0, (9, 11, 13)).astype(np.float32)
     scene = make_scene(np.ones(energy.shape, np.float32), (0.5, 1.0, 0.7))
@@ -88,8 +89,10 @@ def test_every_voxel_is_met_once(make_scene: Callable[..., Scene], carry: Callab
 
 
 @pytest.mark.parametrize("vector", LEANINGS)
-def test_a_ray_follows_its_direction(make_scene: Callable[..., Scene], carry: Callable, one_chain: Callable, vector) -> None:
-    """Energy of one voxel is found in one voxel of each slice ahead, less than a voxel off the line, and nowhere behind."""
+def test_a_ray_follows_its_direction(
+    make_scene: Callable[..., Scene], carry: Callable, one_chain: Callable, vector
+) -> None:
+    """Energy of one voxel is found in one voxel of each slice ahead, less than a voxel off the line; none behind."""
     spacing = np.array([0.2, 0.3, 0.25])
     shape, start = (15, 17, 19), np.array([7, 8, 9])
     energy = np.zeros(shape, np.float32)
@@ -110,7 +113,7 @@ def test_a_ray_follows_its_direction(make_scene: Callable[..., Scene], carry: Ca
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("stages", "order"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
 def test_radial_law_is_the_erlang_density(make_scene, carry, one_chain, axis: int, sign: int, stages: int, order: int):
-    """A source spread evenly over one voxel, in slabs of different density: exact convolution with the Erlang density."""
+    """A source spread evenly over one voxel, in slabs of different density: convolved with the Erlang density."""
     rate, step = 1.7, 0.4
     slab = np.array([1.0, 1.0, 0.3, 0.0, TI, 1.0, 0.5, 1.1, 0.001, 0.9, 1.0, 1.0])
     density = np.broadcast_to(slab[:, None, None], (12, 4, 4))
@@ -167,7 +170,9 @@ def test_sources_may_lie_in_a_box_of_the_grid(make_scene, carry, one_chain) -> N
         cones = one_chain(0.8, 3)
         expected = carry(scene, whole, cones, vector)
         np.testing.assert_allclose(carry(scene, small, cones, vector, low=low), expected, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(carry(scene, small, cones, vector, low=low, as_halo=True), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            carry(scene, small, cones, vector, low=low, as_halo=True), expected, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_field_and_halo_add_up_where_their_boxes_differ(backend: Backend, make_scene, one_chain) -> None:

@@ -23,7 +23,7 @@ SINGLE = 2e-5
 """Float32 through a few dozen operations, relative to the largest value."""
 
 FACE_CM = H / 8
-"""Error of the midpoint rule on the ramp that interpolation makes of a face: greatest in the outermost voxel, 0 behind it."""
+"""Error of the midpoint rule on the ramp that interpolation makes of a face: in the outermost voxel, 0 behind it."""
 
 SURFACE = 0.05 * FACE_CM
 """The same as a share of TERMA, at an attenuation of 0.05 /cm."""
@@ -50,7 +50,13 @@ def flat(spectrum: object) -> Attenuation:
 
 def shots_of(photon: np.ndarray, raster: Raster, gantry, collimator=None, couch=None, electron=None) -> Shots:
     n = len(gantry)
-    coarse = Raster(raster.x_cm, raster.y_cm, raster.pixel_cm * (raster.nx - 1) / 4, 5, int(4 * (raster.ny - 1) / (raster.nx - 1)) + 1)
+    coarse = Raster(
+        raster.x_cm,
+        raster.y_cm,
+        raster.pixel_cm * (raster.nx - 1) / 4,
+        5,
+        int(4 * (raster.ny - 1) / (raster.nx - 1)) + 1,
+    )
     if electron is None:
         electron = np.zeros((n, coarse.ny, coarse.nx), np.float32)
     zero = np.zeros(n)
@@ -77,7 +83,9 @@ def release(backend: Backend, scene: Scene, exposure: Exposure, order: int, *, l
     middle = count // 2
     for a, b in ((0, middle), (middle, count)):
         if b > a:
-            backend.release(scene, exposure, backend.radiological_depth(scene, exposure.fans.part(a, b)), (a, b), moments)
+            backend.release(
+                scene, exposure, backend.radiological_depth(scene, exposure.fans.part(a, b)), (a, b), moments
+            )
     return moments
 
 
@@ -137,7 +145,7 @@ def test_energy_released_grows_with_density(backend: Backend, make_scene, host) 
         energies.append(host(release(backend, scene, expose(scene, shots, flat(MONO), sad=1e6), 0).values)[:, :, 0])
     row = (slice(5, -5), 11, 13)
     mu = water_attenuation([2.0])[0]
-    # the heavy voxel's own upper half is in the way: half a voxel of 2 more, and interpolation shares it with the one above
+    # the heavy voxel's own upper half is in the way: half a voxel of 2 more, shared with the one above
     extra = np.log(3 * energies[0][row] / energies[1][row]) / mu
     assert np.all((extra > 0.3 * H) & (extra < 1.0 * H))
     np.testing.assert_allclose(energies[0][5:-5, :10, 13], energies[1][5:-5, :10, 13], rtol=SINGLE)
@@ -179,9 +187,7 @@ def test_softening_off_axis(backend: Backend, make_scene, host) -> None:
         expected = np.interp(at[:, 1] + 7.5, own.depth_cm, own.terma[-1])
         inside = column > 0
         np.testing.assert_allclose(column[inside] * np.sqrt(4 * np.pi), expected[inside], rtol=SURFACE)
-        np.testing.assert_allclose(
-            column[inside][1:] * np.sqrt(4 * np.pi), expected[inside][1:], rtol=5 * TABLES
-        )
+        np.testing.assert_allclose(column[inside][1:] * np.sqrt(4 * np.pi), expected[inside][1:], rtol=5 * TABLES)
 
 
 def test_moments_are_the_harmonics_of_the_direction_of_travel(backend: Backend, make_scene, host) -> None:
@@ -218,7 +224,11 @@ def plain_reference(backend: Backend, host: Callable, scene: Scene, exposure: Ex
         u, v = here[..., 0] * scale, here[..., 1] * scale
         path = map_coordinates(
             depth[g],
-            [(v - fans.v_cm) / fans.pitch_cm, (u - fans.u_cm) / fans.pitch_cm, (fans.top_cm[g] - here[..., 2]) / fans.step_cm],
+            [
+                (v - fans.v_cm) / fans.pitch_cm,
+                (u - fans.u_cm) / fans.pitch_cm,
+                (fans.top_cm[g] - here[..., 2]) / fans.step_cm,
+            ],
             order=1,
             mode="nearest",
         )
@@ -231,7 +241,9 @@ def plain_reference(backend: Backend, host: Callable, scene: Scene, exposure: Ex
             contaminant += look_up(maps.electron[s], maps.electron_raster, x, y)
         soft = np.interp(np.hypot(u, v) / table.radius_step_cm, np.arange(len(table.soft_row)), table.soft_row)
         terma, hard = (
-            map_coordinates(table.terma[..., i].astype(float), [soft, path / table.depth_step_cm], order=1, mode="nearest")
+            map_coordinates(
+                table.terma[..., i].astype(float), [soft, path / table.depth_step_cm], order=1, mode="nearest"
+            )
             for i in (0, 1)
         )
         energy = fluence * scale**2 * density * terma
@@ -256,7 +268,9 @@ def test_against_a_plain_reference(backend: Backend, make_scene, host, order: in
     electron = np.zeros((n, coarse.ny, coarse.nx))
     electron[:, 1:-1, 1:-1] = rng.uniform(0, 0.1, (n, coarse.ny - 2, 3))
     # the groups hold one shot each: reach and depth then belong to the shot's own angle
-    shots = shots_of(photon, raster, [10.0, 95.0, 200.0, 300.0, 300.0], [0, 30, 350, 91, 10], [0, 0, 60, 300, 300], electron)
+    shots = shots_of(
+        photon, raster, [10.0, 95.0, 200.0, 300.0, 300.0], [0, 30, 350, 91, 10], [0, 0, 60, 300, 300], electron
+    )
     table = attenuation(SIX, np.array([0.0, 3.0, 20.0]), np.array([1.0, 1.05, 1.1]), 2.0, depth_cm=60.0)
     exposure = expose(scene, shots, table, isocentre=(0.8, 0.7, 8.0))
     assert len(exposure) == 4
@@ -268,7 +282,10 @@ def test_against_a_plain_reference(backend: Backend, make_scene, host, order: in
     for h in (0, 1):
         for k in range(size):
             np.testing.assert_allclose(
-                actual[:, :, h * size + k], expected[h, k], atol=5 * SINGLE * np.abs(expected[h]).max(), err_msg=f"{h} {k}"
+                actual[:, :, h * size + k],
+                expected[h, k],
+                atol=5 * SINGLE * np.abs(expected[h]).max(),
+                err_msg=f"{h} {k}",
             )
     assert np.abs(expected[0, 0]).max() > 0 and np.mean(expected[0, 0] > 0) > 0.2
     dose = host(backend.electron_dose(moments))

@@ -20,7 +20,9 @@ CONES = cone_table(read_machine("varian-truebeam-m120").beam("6X").spectrum)
 SLOWEST = min(CONES.basis.rate_per_cm)
 
 
-def lit(backend: Backend, scene: Scene, beam: np.ndarray, energy: np.ndarray, low, order: int, hardness: float = 0.3) -> Moments:
+def lit(
+    backend: Backend, scene: Scene, beam: np.ndarray, energy: np.ndarray, low, order: int, hardness: float = 0.3
+) -> Moments:
     """Moments of energy released in a box by a beam of one direction."""
     high = tuple(a + n for a, n in zip(low, energy.shape, strict=True))
     moments = backend.new_moments(scene, low, high, order)
@@ -32,7 +34,9 @@ def lit(backend: Backend, scene: Scene, beam: np.ndarray, energy: np.ndarray, lo
 
 @pytest.mark.parametrize("beam", [(0.0, 1.0, 0.0), (0.6, -0.7, 0.3)])
 @pytest.mark.parametrize("hardness", [0.0, 0.8])
-def test_all_released_energy_is_deposited(backend: Backend, make_scene: Callable[..., Scene], beam, hardness: float) -> None:
+def test_all_released_energy_is_deposited(
+    backend: Backend, make_scene: Callable[..., Scene], beam, hardness: float
+) -> None:
     """Lung, bone, titanium and air within walls of 8 times the density of water, thick enough for the slowest rate."""
     rng = np.random.default_rng(1)
     inner = rng.choice([0.0, 0.001, 0.3, 1.0, 1.7, 3.74, 8.0], (5, 6, 7)).astype(np.float32)
@@ -115,7 +119,8 @@ def test_dose_is_linear_in_the_energy(backend: Backend, make_scene) -> None:
     halo = backend.new_moments(scene, (0, 0, 0), (9, 10, 11), 3)
     beam = np.array([1.0, 0.2, 0.1])
     one, seven = (
-        backend.transport(scene, lit(backend, scene, beam, scale * energy, (0, 0, 0), 6), halo, CONES, sphere) for scale in (1, 7)
+        backend.transport(scene, lit(backend, scene, beam, scale * energy, (0, 0, 0), 6), halo, CONES, sphere)
+        for scale in (1, 7)
     )
     np.testing.assert_allclose(seven, 7 * one, atol=1e-5 * seven.max())
 

@@ -48,7 +48,7 @@ TEN = read_machine("varian-truebeam-m120").beam("10X").spectrum
 
 
 def test_shipped_kernels_hold_the_energy() -> None:
-    """All released energy lies within the last shell (about 60 cm) but for up to 7 % of bremsstrahlung and scattered photons."""
+    """Released energy lies within the last shell (60 cm) but for up to 7 % of bremsstrahlung and scattered photons."""
     table = water_kernels()
     total = table.energy_fraction.sum(axis=(1, 2))
     assert len(table.energy_MeV) == 24
@@ -124,7 +124,9 @@ def test_basis_is_cumulative_erlang() -> None:
     np.testing.assert_allclose(basis.cumulative(r), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize(("rate", "stages"), [((1.0,), (1, 2)), ((), ()), ((-1.0,), (1,)), ((1.0,), (4,)), ((1.0,), (0,))])
+@pytest.mark.parametrize(
+    ("rate", "stages"), [((1.0,), (1, 2)), ((), ()), ((-1.0,), (1,)), ((1.0,), (4,)), ((1.0,), (0,))]
+)
 def test_wrong_basis_cannot_be_made(rate: tuple[float, ...], stages: tuple[int, ...]) -> None:
     with pytest.raises(BeamDataError, match="Radial basis"):
         RadialBasis(rate, stages)

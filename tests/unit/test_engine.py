@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,9 @@ def any_output(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def solve(any_output: None) -> Callable[..., Dose]:
     def run(plan: object, ct: CtImage | None = None, **options: object) -> Dose:
-        return compute_dose(plan, ct or water_ct(), **({"machine": M120, "spacing_cm": 0.5, "settings": QUICK} | options))
+        return compute_dose(
+            plan, ct or water_ct(), **({"machine": M120, "spacing_cm": 0.5, "settings": QUICK} | options)
+        )
 
     return run
 
@@ -164,7 +167,7 @@ def test_progress_rises_to_1(solve, make_plan, make_beam) -> None:
     solve(make_plan(make_beam(**SMALL)), progress=lambda stage, share: seen.append((stage, share)))
     shares = [share for _, share in seen]
     assert seen[-1] == ("done", 1.0) and shares[0] >= 0
-    assert all(b >= a - 1e-9 for a, b in zip(shares, shares[1:], strict=False))
+    assert all(b >= a - 1e-9 for a, b in pairwise(shares))
 
 
 def test_directions_follow_the_number_of_beam_directions(solve, make_plan, make_beam, monkeypatch) -> None:

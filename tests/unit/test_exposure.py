@@ -165,12 +165,15 @@ def test_groups_hold_every_shot_once(step: float) -> None:
     exposure = make_exposure(
         Shots(gantry[mixed], collimator[mixed], couch[mixed], shots.meterset_mu[mixed],
               FluenceMaps(shots.maps.photon[mixed], RASTER, shots.maps.electron[mixed], COARSE)),
-        grid=GRID, patient_position="HFS", isocentre_cm=np.zeros(3), sad_cm=100.0, attenuation=a_table(), group_step_deg=step,
+        grid=GRID, patient_position="HFS", isocentre_cm=np.zeros(3), sad_cm=100.0, attenuation=a_table(),
+        group_step_deg=step,
     )  # fmt: skip
     assert exposure.first[0] == 0 and exposure.first[-1] == len(gantry)
     assert np.all(np.diff(exposure.first) > 0), "no group is empty"
     # each shot comes with its own map and rotation, and lies within a bin of its group
-    order = [int(np.flatnonzero([np.array_equal(m, p) for p in shots.maps.photon])[0]) for m in exposure.maps.photon[::7]]
+    order = [
+        int(np.flatnonzero([np.array_equal(m, p) for p in shots.maps.photon])[0]) for m in exposure.maps.photon[::7]
+    ]
     wanted = collimator_rotations(gantry[order], collimator[order], couch[order], "HFS")
     np.testing.assert_allclose(exposure.shot_rotation[::7], wanted, atol=1e-12)
     np.testing.assert_allclose(exposure.maps.photon.sum(axis=0), shots.maps.photon.sum(axis=0), rtol=1e-4)
@@ -183,7 +186,13 @@ def test_groups_hold_every_shot_once(step: float) -> None:
 def test_groups_meet_at_the_mean_angle_of_their_meterset() -> None:
     shots = shots_of([0.0, 3.0])
     exposure = make_exposure(
-        shots, grid=GRID, patient_position="HFS", isocentre_cm=np.zeros(3), sad_cm=100.0, attenuation=a_table(), group_step_deg=4.0
+        shots,
+        grid=GRID,
+        patient_position="HFS",
+        isocentre_cm=np.zeros(3),
+        sad_cm=100.0,
+        attenuation=a_table(),
+        group_step_deg=4.0,
     )
     mean = 3.0 * shots.meterset_mu[1] / shots.meterset_mu.sum()
     np.testing.assert_allclose(exposure.fans.rotation[0], gantry_from_patient("HFS", 0.0, mean), atol=1e-12)
@@ -195,7 +204,7 @@ def test_rotations_point_at_the_source() -> None:
 
 
 def test_voxel_axes() -> None:
-    """Gantry 90 on a supine patient, collimator 0: patient y (posterior) is collimator x, up to sign; x is along the beam."""
+    """Gantry 90 on a supine patient: patient y (posterior) is collimator x, up to sign; x is along the beam."""
     rotation = collimator_rotations(np.array([90.0]), np.zeros(1), np.zeros(1), "HFS")
     edges = voxel_axes(rotation, (0.2, 0.3, 0.5))[0]
     np.testing.assert_allclose(edges[0], [0, 0], atol=1e-12)
@@ -254,6 +263,6 @@ def test_attenuation_table() -> None:
     np.testing.assert_allclose(table.terma[0, :, 1], own.hardness[0], atol=1e-6)
     assert table.depth_step_cm == pytest.approx(0.1)
     # halfway out, at 10 cm, the softening is 1.05: the middle of seven rows
-    assert table.soft_row[int(round(10.0 / table.radius_step_cm))] == pytest.approx(3.0, abs=1e-5)
+    assert table.soft_row[round(10.0 / table.radius_step_cm)] == pytest.approx(3.0, abs=1e-5)
     assert table.soft_row[-1] == pytest.approx(6.0, abs=1e-5)
     assert len(attenuation(SIX, np.array([0.0, 50.0]), np.ones(2), 1.0, depth_cm=10.0).terma) == 1

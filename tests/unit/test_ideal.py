@@ -33,10 +33,10 @@ def block(shape: tuple[int, int, int], h: float, density: float = 1.0) -> Volume
 
 
 def test_wide_field_reaches_equilibrium_at_terma() -> None:
-    """Behind the build-up of a wide field most scatter comes back: dose over primary collision TERMA lies between 1 and 1.6.
+    """Behind the build-up of a wide field most scatter comes back: dose is more than the collision part of TERMA.
 
-    2 MeV photons in water: mu_en/mu = 0.0261/0.0494 (NISTIR 5632), so that primary dose is 0.53 TERMA at equilibrium; a
-    30 cm field at 10 cm depth adds two thirds of it by scatter.
+    2 MeV photons in water: mu_en/mu = 0.0261/0.0494 (NISTIR 5632, doi:10.18434/T4D01F), so that primary dose is 0.53
+    TERMA at equilibrium, and scatter can hardly more than double it.
     """
     water = block((32, 24, 32), 1.0)
     dose = ideal_field_dose(water, spectrum=TWO_MEV, field_cm=30.0, settings=FEW)
@@ -87,7 +87,11 @@ def test_dose_keeps_the_grid_of_the_density() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"geometry": "cone"}, "unknown"), ({"field_cm": 0.0}, "positive"), ({"ssd_cm": -1.0, "geometry": "point"}, "positive")],
+    [
+        ({"geometry": "cone"}, "unknown"),
+        ({"field_cm": 0.0}, "positive"),
+        ({"ssd_cm": -1.0, "geometry": "point"}, "positive"),
+    ],
 )
 def test_senseless_fields_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):

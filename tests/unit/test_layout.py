@@ -74,7 +74,9 @@ def test_compression_keeps_the_sources(tolerance: float, plane: bool) -> None:
     rank = len(combine)
     assert reduced.shape == (200, 7, rank) and combine.shape == (rank, 98)
     # and not one combination more than that takes: without the weakest, the error is over the limit
-    weakest = np.argmin([np.square(reduced[:, :, i]).sum() * np.square(moments @ combine[i]).sum() for i in range(rank)])
+    weakest = np.argmin(
+        [np.square(reduced[:, :, i]).sum() * np.square(moments @ combine[i]).sum() for i in range(rank)]
+    )
     rest = np.delete(np.arange(rank), weakest)
     fewer = np.einsum("mkr,vr->vmk", reduced[:, :, rest], moments @ combine[rest].T)
     assert np.sqrt(((fewer - exact) ** 2).sum() / (exact**2).sum()) > tolerance

@@ -20,7 +20,9 @@ def a_dose(make_plan: Callable[..., object], **changes: object) -> Dose:
     values = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     facts: dict[str, object] = {
         "volume": Volume(GRID, values),
-        "metadata": ResultInfo("1.2.3", "cpu", "a processor", warnings=("mind this",), settings={"directions": {"a/6X": 200}}),
+        "metadata": ResultInfo(
+            "1.2.3", "cpu", "a processor", warnings=("mind this",), settings={"directions": {"a/6X": 200}}
+        ),
         "plan": make_plan(fractions=7),
     }
     return Dose(**(facts | changes))
@@ -65,7 +67,9 @@ def test_plan_and_beams_are_saved_as_dicom(make_plan, make_beam, tmp_path: Path)
 
     plan = make_plan(make_beam(number=3), make_beam(number=5), uid="1.2.3", frame_of_reference_uid="1.2.4", fractions=2)
     values = np.random.default_rng(1).uniform(0, 2, (3, 4, 5)).astype(np.float32)
-    dose = a_dose(make_plan, plan=plan, volume=Volume(GRID, values), beams={n: Volume(GRID, values / 2) for n in (3, 5)})
+    dose = a_dose(
+        make_plan, plan=plan, volume=Volume(GRID, values), beams={n: Volume(GRID, values / 2) for n in (3, 5)}
+    )
     path = dose.save(tmp_path / "RD.dcm")
     paths = dose.save_beams(tmp_path)
     assert [p.name for p in (path, *paths)] == ["RD.dcm", "RD_beam_3.dcm", "RD_beam_5.dcm"]

@@ -23,6 +23,9 @@ from spinedose.segments import Segments
 DIRECTION_BLOCK_BYTES = 160 * 2**20
 """Memory for the directional sources of a few directions at a time; combinations are read once a block."""
 
+MOMENT_FLOOR = 1e-10
+"""Moments below this share of the largest energy count as none."""
+
 FIELD_TOLERANCE, HALO_TOLERANCE = 1e-3, 1e-2
 """Root-mean-square error of the sources, relative to themselves, that leaving out combinations of moments may cause."""
 
@@ -132,6 +135,21 @@ class CpuBackend(Backend):
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """See `Backend.transport`."""
+        from threadpoolctl import threadpool_limits
+
+        # all loops over rows are parallel already: matrix products that start threads of their own would only wait
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._transport(scene, field, halo, cones, directions, progress)
+
+    def _transport(
+        self,
+        scene: Scene,
+        field: Moments,
+        halo: Moments,
+        cones: ConeTable,
+        directions: Directions,
+        progress: Progress | None,
+    ) -> NDArray[np.float32]:
         from spinedose.backends.cpu.sweep import make_sources
 
         straight = _Combined.of(field, halo, cones, directions)
@@ -250,12 +268,18 @@ def _combinations(
     moments: Moments, cones: ConeTable, directions: Directions, tolerance: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Combinations of moments in rows (b0, b1, r, n), and the weights (M, K, r) that make sources of them."""
+    from spinedose.backends.cpu.sweep import combine, gram
+    from spinedose.backends.cpu.terma import flush
+
     values = moments.values
-    covariance = np.zeros((values.shape[2],) * 2)
-    for plane in values:
-        covariance += (plane @ plane.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
-    combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
-    return np.matmul(combine.astype(np.float32), values), weights.astype(np.float32)
+    flush(values, np.float32(MOMENT_FLOOR) * values[:, :, 0].max())
+    b0, b1, size, n = values.shape
+    partial = np.zeros((b0, size, size))
+    gram(values, partial)
+    combination, weights = compress(source_matrix(cones, directions, moments.order), partial.sum(axis=0), tolerance)
+    combined = np.empty((b0, b1, len(combination), n), np.float32)
+    combine(combination.astype(np.float32), values, combined)
+    return combined, weights.astype(np.float32)
 
 
 def _sweep(

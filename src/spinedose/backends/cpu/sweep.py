@@ -127,6 +127,25 @@ def _advance_3(rate, n, density, here, q, state, at, deposit):
 
 
 @njit(parallel=True, cache=True)
+def gram(moments, partial):
+    """Sum over the voxels of each slice of moment times moment: float32 (b0, b1, R, n) to float64 (b0, R, R)."""
+    b0, b1, size, _ = moments.shape
+    for z in prange(b0):
+        product = np.empty((size, size), np.float32)
+        for y in range(b1):
+            np.dot(moments[z, y], moments[z, y].T, product)
+            partial[z] += product
+
+
+@njit(parallel=True, cache=True)
+def combine(weights, moments, combined):
+    """Combinations of the moments of every row: float32 (r, R) times (b0, b1, R, n) to (b0, b1, r, n)."""
+    b0, b1 = moments.shape[:2]
+    for row in prange(b0 * b1):
+        np.dot(weights, moments[row // b1, row % b1], combined[row // b1, row % b1])
+
+
+@njit(parallel=True, cache=True)
 def make_sources(weights_field, field, field_low, weights_halo, halo, box, sources):
     """Stage D: directional sources of a block of directions, a small matrix product for each row of voxels.
 

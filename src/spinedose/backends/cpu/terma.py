@@ -270,3 +270,13 @@ def accumulate(
                     flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, plain, hard,
                     toward[0], toward[1], toward[2], norm, scratch,
                 )  # fmt: skip
+
+
+@njit(parallel=True, cache=True)
+def flush(moments, floor):
+    """Set moments smaller than `floor` to zero: products of them would be subnormal, and slow the matrix products down."""
+    flat = moments.reshape(-1, moments.shape[3])
+    for row in prange(flat.shape[0]):
+        for i in range(flat.shape[1]):
+            if abs(flat[row, i]) < floor:
+                flat[row, i] = np.float32(0.0)

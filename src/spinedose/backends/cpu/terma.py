@@ -274,7 +274,7 @@ def accumulate(
 
 @njit(parallel=True, cache=True)
 def flush(moments, floor):
-    """Set moments smaller than `floor` to zero: products of them would be subnormal, and slow the matrix products down."""
+    """Set moments smaller than `floor` to zero: their products would be subnormal, and slow the matrix products."""
     flat = moments.reshape(-1, moments.shape[3])
     for row in prange(flat.shape[0]):
         for i in range(flat.shape[1]):

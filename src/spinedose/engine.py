@@ -448,20 +448,12 @@ def _compute_reference(machine: Machine, model: BeamModel, settings: Settings, d
         shape=(side, length, side),
     )
     water = np.ones(grid.shape, np.float32)
-    scene = device.load(_padded(Volume(grid, water)))
+    scene = device.load(Volume(grid, water).padded())
     job = _Job(machine, model, (reference_beam(machine, model),))
     raw, _ = _deliver(device, scene, job, "HFS", settings, _Clock(None))
     offsets = np.linspace(-0.5, 0.5, 9)
     z, y, x = np.meshgrid(offsets, reference.depth_cm - below + offsets, offsets, indexing="ij")
     return float(Volume(scene.grid, raw).sample(np.stack([x, y, z], axis=-1)).mean())
-
-
-def _padded(volume: Volume) -> Volume:
-    """Add a layer of vacuum on every side, so that interpolation at the faces sees them."""
-    grid = volume.grid
-    origin = tuple(o - d for o, d in zip(grid.origin_cm, grid.spacing_cm, strict=True))
-    shape = tuple(n + 2 for n in grid.shape)
-    return Volume(Grid(origin, grid.spacing_cm, shape), np.pad(volume.values, 1))  # type: ignore[arg-type]
 
 
 def reference_beam(machine: Machine, model: BeamModel) -> Beam:

@@ -370,7 +370,7 @@ def attenuation(
     electron_decay_per_cm : float
         Attenuation of contaminating electrons [1/cm].
     depth_cm : float
-        Greatest water-equivalent depth [cm]; beyond it the last value counts, which is refused by the engine.
+        Greatest water-equivalent depth [cm]; beyond it the last value counts.
     """
     low, high = float(softening.min()), float(softening.max())
     levels = np.unique(np.append(np.linspace(low, high, 1 if high - low < 1e-6 else 7), 1.0))

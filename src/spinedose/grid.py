@@ -151,6 +151,12 @@ class Volume:
             result += weight * self.values[tuple(pick)]
         return np.where(inside, result, outside)
 
+    def padded(self) -> Volume:
+        """The volume with a layer of zeros on every side, so that interpolation at its faces meets them."""
+        low = tuple(o - d for o, d in zip(self.grid.origin_cm, self.grid.spacing_cm, strict=True))
+        grid = Grid(low, self.grid.spacing_cm, tuple(n + 2 for n in self.grid.shape))  # type: ignore[arg-type]
+        return Volume(grid, np.pad(self.values, 1))
+
     def resample(self, grid: Grid, *, outside: float = 0.0) -> Volume:
         """Trilinear interpolation at the voxel centres of another grid, as float32."""
         x, y, z = grid.axes_cm

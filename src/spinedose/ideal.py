@@ -11,7 +11,7 @@ from spinedose.engine import DEEPEST_CM, Settings, transport_exposures
 from spinedose.errors import InvalidInput
 from spinedose.exposure import Shots, attenuation, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
-from spinedose.grid import Grid, Volume
+from spinedose.grid import Volume
 from spinedose.units import GY_PER_MEV_PER_G
 
 FAR_AWAY_CM = 1e6
@@ -63,7 +63,7 @@ def ideal_field_dose(
     settings = settings or Settings()
     sad = FAR_AWAY_CM if geometry == "parallel" else ssd_cm
     device = select_backend(backend)
-    padded = _padded(density)
+    padded = density.padded()
     maps = _square_field(field_cm, sad, min(density.grid.spacing_cm))
     still = np.zeros(1)
     table = attenuation(spectrum, np.array([0.0, 50.0]), np.ones(2), 1.0, depth_cm=DEEPEST_CM)
@@ -93,11 +93,3 @@ def _square_field(side_cm: float, sad_cm: float, voxel_cm: float) -> FluenceMaps
     photon = (edge[None, :] * edge[:, None] / (1 + square)).astype(np.float32)[None]
     coarse = Raster.covering((-half, half), (-half, half), 1.0)
     return FluenceMaps(photon, raster, np.zeros((1, coarse.ny, coarse.nx), np.float32), coarse)
-
-
-def _padded(volume: Volume) -> Volume:
-    """Add a layer of vacuum on every side, so that interpolation at the faces sees them."""
-    grid = volume.grid
-    origin = tuple(o - d for o, d in zip(grid.origin_cm, grid.spacing_cm, strict=True))
-    shape = tuple(n + 2 for n in grid.shape)
-    return Volume(Grid(origin, grid.spacing_cm, shape), np.pad(volume.values, 1))  # type: ignore[arg-type]

@@ -311,9 +311,10 @@ def transport_exposures(
         Directions used.
     """
     clock = clock or _Clock(None)
-    box = _reach(scene.grid, fields)
+    wide = _reach(scene.grid, [*fields, *halos], (0, 0, 0))
+    box = _reach(scene.grid, fields, wide[0])
+    box = ((*box[0][:2], wide[0][2]), (*box[1][:2], wide[1][2]))  # rows equally long: no copy
     field = _release(device, scene, fields, box, settings.moments, clock, 0.2)
-    wide = _reach(scene.grid, [*fields, *halos])
     halo = _release(device, scene, halos, wide, min(HALO_MOMENTS, settings.moments), clock, 0.4)
     count = settings.directions or _directions_for(fields)
     with clock("transport", 0.5):
@@ -326,12 +327,12 @@ def transport_exposures(
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
-def _reach(grid: Grid, exposures: Sequence[Exposure]) -> Box:
-    """Index box of all voxels that exposures reach; one voxel when there is none."""
+def _reach(grid: Grid, exposures: Sequence[Exposure], otherwise: tuple[int, int, int]) -> Box:
+    """Index box of all voxels that exposures reach; one voxel, `otherwise`, when there is none."""
     boxes = [reached_box(grid, exposure.fans, exposure.reach) for exposure in exposures]
     boxes = [(low, high) for low, high in boxes if all(a < b for a, b in zip(low, high, strict=True))]
     if not boxes:
-        return (0, 0, 0), (1, 1, 1)
+        return otherwise, (otherwise[0] + 1, otherwise[1] + 1, otherwise[2] + 1)
     low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
     return (int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2]))
 
@@ -431,7 +432,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     return value
 
 
-_ENGINE_REVISION = 1
+_ENGINE_REVISION = 2
 """Raised whenever the physics of the stages changes, so that remembered outputs are computed anew."""
 
 

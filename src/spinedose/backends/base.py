@@ -154,8 +154,7 @@ class Backend(ABC):
             Matter.
         field, halo : Moments
             Energy released by the fields, to the order of the directions, and by leakage and head scatter, to a lower
-            order;
-            the box of the field lies within that of the halo.
+            order. The box of the field lies within that of the halo. Both may be used up.
         cones : ConeTable
             Radial functions and their coefficients.
         directions : Directions

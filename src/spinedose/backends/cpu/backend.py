@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -16,17 +17,17 @@ from spinedose.directions import Directions, harmonic_norms
 from spinedose.errors import UnsupportedPlan
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
-from spinedose.grid import Volume
+from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.segments import Segments
 
-DIRECTION_BLOCK_BYTES = 160 * 2**20
-"""Memory for the directional sources of a few directions at a time; combinations are read once a block."""
+BUNDLE = 8
+"""Directions swept together: their sources are made by one matrix product, their states fit into the cache."""
 
 MOMENT_FLOOR = 1e-10
 """Moments below this share of the largest energy count as none."""
 
-FIELD_TOLERANCE, HALO_TOLERANCE = 1e-3, 1e-2
+FIELD_TOLERANCE, HALO_TOLERANCE = 3e-3, 1e-2
 """Root-mean-square error of the sources, relative to themselves, that leaving out combinations of moments may cause."""
 
 
@@ -137,54 +138,39 @@ class CpuBackend(Backend):
         """See `Backend.transport`."""
         from threadpoolctl import threadpool_limits
 
-        # all loops over rows are parallel already: matrix products that start threads of their own would only wait
-        with threadpool_limits(limits=1, user_api="blas"):
-            return self._transport(scene, field, halo, cones, directions, progress)
+        from spinedose.backends.cpu.sweep import ROW, matter_in_rows, sweep
 
-    def _transport(
-        self,
-        scene: Scene,
-        field: Moments,
-        halo: Moments,
-        cones: ConeTable,
-        directions: Directions,
-        progress: Progress | None,
-    ) -> NDArray[np.float32]:
-        from spinedose.backends.cpu.sweep import make_sources
-
-        straight = _Combined.of(field, halo, cones, directions)
         deposit = np.zeros(scene.density.shape, np.float32)
+        rate, stages = np.array(cones.basis.rate_per_cm, np.float32), np.array(cones.basis.stages, np.int64)
         along = np.argmax(np.abs(directions.vector / scene.grid.spacing_cm), axis=1)
         done = 0
-        for is_turned in (False, True):
-            # rays that run mostly along x are swept in an array with x and y exchanged, so that rows stay contiguous
-            chosen = np.flatnonzero((along == 0) == is_turned)
-            here = straight.turned() if is_turned else straight
-            matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
-            left = np.zeros(matter.shape, np.float32)
-            rows, _, length = here.halo.shape
-            size = cones.basis.size
-            count = max(1, min(DIRECTION_BLOCK_BYTES // (4 * rows * size * length), 16))
-            sources = np.empty((rows, count * size, length), np.float32)
-            for start in range(0, len(chosen), count):
-                some = chosen[start : start + count]
-                if len(some) < count:
-                    sources = np.empty((rows, len(some) * size, length), np.float32)
-                make_sources(
-                    here.field_weights[some].reshape(len(some) * size, -1),
-                    here.field,
-                    here.field_low,
-                    here.halo_weights[some].reshape(len(some) * size, -1),
-                    here.halo,
-                    here.box,
-                    sources,
-                )
-                for block, m in enumerate(some):
-                    _sweep(directions, int(m), scene, cones, is_turned, matter, sources, block, here, left)
-                done += len(some)
-                if progress is not None:
-                    progress(done / len(along))
-            deposit += left.transpose(0, 2, 1) if is_turned else left
+        # all loops over rows are parallel already: matrix products that start threads of their own would only wait
+        with threadpool_limits(limits=1, user_api="blas"):
+            here = _Combined.of(field, halo, cones, directions)
+            for is_turned in (False, True):
+                # rays that run mostly along x are swept in an array with x and y exchanged: rows stay contiguous
+                if is_turned:
+                    here = here.turned()
+                matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
+                extent = matter_in_rows(matter)
+                left = np.zeros(matter.shape, np.float32)
+                bundles = list(_bundles(directions, scene.grid, np.flatnonzero((along == 0) == is_turned), is_turned))
+                most = max((bundle.rays(matter.shape) * len(bundle.chosen) for bundle in bundles), default=0)
+                state = np.empty(most * cones.basis.size * ROW, np.float32)  # once: fresh pages cost time
+                for bundle in bundles:
+                    field_weights, halo_weights = (
+                        part[bundle.chosen].reshape(-1, part.shape[2])
+                        for part in (here.field_weights, here.halo_weights)
+                    )
+                    sweep(
+                        bundle.axis, bundle.backwards, bundle.slope, bundle.offset, bundle.step_cm, rate, stages,
+                        matter, extent, here.low, field_weights, here.field, here.reached, halo_weights, here.halo,
+                        state, left,
+                    )  # fmt: skip
+                    done += len(bundle.chosen)
+                    if progress is not None:
+                        progress(done / len(along))
+                deposit += left.transpose(0, 2, 1) if is_turned else left
         return deposit
 
     def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
@@ -201,131 +187,127 @@ class _Combined:
     ----------
     low : ndarray of int, shape (3,)
         First voxel of the halo's box (in the array's order of axes).
-    box : ndarray of int, shape (2,)
-        Rows of that box.
-    field : ndarray float32, shape (f0, f1, r, n)
-        Combinations in the rows that the field reaches: the field's, then the halo's.
-    field_low : ndarray of int, shape (2,)
-        First of these rows within the box.
-    halo : ndarray float32, shape (b0 b1, h, n)
-        The halo's in all rows of the box.
+    field : ndarray float32, shape (f0, b1, r, n)
+        Combinations of all moments, the field's and the halo's, in the slices that the field reaches.
+    reached : ndarray of int, shape (3,)
+        First of these slices within the box; the rows in them, from and to, that the field reaches.
+    halo : ndarray float32, shape (b0, b1, h, n)
+        Combinations of the halo's moments in all rows of the box.
     field_weights, halo_weights : ndarray float32, shapes (M, K, r), (M, K, h)
         From combinations to sources.
     """
 
     low: NDArray[np.int64]
-    box: NDArray[np.int64]
     field: NDArray[np.float32]
-    field_low: NDArray[np.int64]
+    reached: NDArray[np.int64]
     halo: NDArray[np.float32]
     field_weights: NDArray[np.float32]
     halo_weights: NDArray[np.float32]
 
     @classmethod
     def of(cls, field: Moments, halo: Moments, cones: ConeTable, directions: Directions) -> _Combined:
-        """Compress both sets of moments."""
-        wide, halo_weights = _combinations(halo, cones, directions, HALO_TOLERANCE)
-        narrow, field_weights = _combinations(field, cones, directions, FIELD_TOLERANCE)
-        b0, b1, _, n = wide.shape
-        low = np.subtract(field.low, halo.low)
-        f0, f1, rank, length = narrow.shape
-        both = np.zeros((f0, f1, rank + wide.shape[2], n), np.float32)
-        both[:, :, :rank, low[2] : low[2] + length] = narrow
-        both[:, :, rank:] = wide[low[0] : low[0] + f0, low[1] : low[1] + f1]
-        return cls(
-            np.array(halo.low, np.int64),
-            np.array([b0, b1]),
-            both,
-            low[:2].astype(np.int64),
-            wide.reshape(b0 * b1, -1, n),
-            np.concatenate([field_weights, halo_weights], axis=2),
-            halo_weights,
-        )
+        """Compress both sets of moments; adds those of the halo to those of the field, which then has all."""
+        from spinedose.backends.cpu.sweep import add_halo, combine
+
+        z, y, x = np.subtract(field.low, halo.low)
+        f0, f1, many, length = field.values.shape
+        b0, b1, few, n = halo.values.shape
+        if length < n:  # as long as the halo's rows
+            wide_rows = np.pad(field.values, ((0, 0), (0, 0), (0, 0), (x, n - length - x)))
+            field = replace(field, low=(*field.low[:2], halo.low[2]), values=wide_rows)
+        place = np.concatenate([np.arange(few // 2), many // 2 + np.arange(few // 2)])
+        add_halo(halo.values, place, z, y, field.values)
+        every, field_weights = _compressed(field, cones, directions, FIELD_TOLERANCE)
+        some, halo_weights = _compressed(halo, cones, directions, HALO_TOLERANCE)
+        narrow = np.empty((f0, b1, len(every), n), np.float32)
+        combine(every, field.values, y, np.ascontiguousarray(every[:, place]), halo.values, z, narrow)
+        wide = np.empty((b0, b1, len(some), n), np.float32)
+        combine(some, halo.values, 0, some, halo.values, 0, wide)
+        reached = np.array([z, y, y + f1])
+        return cls(np.array(halo.low), narrow, reached, wide, field_weights, halo_weights)
 
     def turned(self) -> _Combined:
-        """The same with x and y exchanged: rows along y."""
-        b0, b1 = (int(b) for b in self.box)
-        n = self.halo.shape[2]
-        halo = np.ascontiguousarray(self.halo.reshape(b0, b1, -1, n).transpose(0, 3, 2, 1))
-        # a turned row crosses both rows with and without field: all rows of the slices with field are made from it
-        f0, f1, rank, _ = self.field.shape
-        whole = np.zeros((f0, n, rank, b1), np.float32)
-        whole[:, :, :, self.field_low[1] : self.field_low[1] + f1] = self.field.transpose(0, 3, 2, 1)
-        h = halo.shape[2]
-        whole[:, :, rank - h :] = halo[self.field_low[0] : self.field_low[0] + f0]
-        return _Combined(
-            self.low[[0, 2, 1]],
-            np.array([b0, n]),
-            whole,
-            np.array([self.field_low[0], 0]),
-            halo.reshape(b0 * n, h, b1),
-            self.field_weights,
-            self.halo_weights,
-        )
+        """The same with x and y exchanged: rows along y, all of which the field may reach."""
+        from spinedose.backends.cpu.sweep import exchange
+
+        reached = np.array([self.reached[0], 0, self.halo.shape[3]])
+        field, halo = exchange(self.field), exchange(self.halo)
+        return _Combined(self.low[[0, 2, 1]], field, reached, halo, self.field_weights, self.halo_weights)
 
 
-def _combinations(
+def _compressed(
     moments: Moments, cones: ConeTable, directions: Directions, tolerance: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Combinations of moments in rows (b0, b1, r, n), and the weights (M, K, r) that make sources of them."""
-    from spinedose.backends.cpu.sweep import combine, gram
+    """Combinations (r, R) of moments that matter, and the weights (M, K, r) that make sources of them."""
+    from spinedose.backends.cpu.sweep import gram
     from spinedose.backends.cpu.terma import flush
 
     values = moments.values
     flush(values, np.float32(MOMENT_FLOOR) * values[:, :, 0].max())
-    b0, b1, size, n = values.shape
+    b0, _, size, _ = values.shape
     partial = np.zeros((b0, size, size))
     gram(values, partial)
     combination, weights = compress(source_matrix(cones, directions, moments.order), partial.sum(axis=0), tolerance)
-    combined = np.empty((b0, b1, len(combination), n), np.float32)
-    combine(combination.astype(np.float32), values, combined)
-    return combined, weights.astype(np.float32)
+    return combination.astype(np.float32), weights.astype(np.float32)
 
 
-def _sweep(
-    directions: Directions,
-    m: int,
-    scene: Scene,
-    cones: ConeTable,
-    is_turned: bool,
-    density: NDArray[np.float32],
-    sources: NDArray[np.float32],
-    block: int,
-    here: _Combined,
-    deposit: NDArray[np.float32],
-) -> None:
-    """Lay out the ray lattice of a direction and sweep it."""
-    from spinedose.backends.cpu.sweep import ROW, sweep
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bundle:
+    """Directions that march the same way, and their ray lattices.
 
-    # array axes (z, y, x), or (z, x, y) when turned
-    order = (2, 0, 1) if is_turned else (2, 1, 0)
-    vector = directions.vector[m][list(order)]
-    spacing = np.array(scene.grid.spacing_cm)[list(order)]
+    Parameters
+    ----------
+    chosen : ndarray of int, shape (B,)
+        Their numbers.
+    axis, backwards : int, bool
+        Dominant axis of the array, and whether they run against it.
+    slope, offset : ndarray float32, shape (B, 2)
+        Lattice: see `sweep`.
+    step_cm : ndarray float32, shape (B,)
+        Path length in a voxel [cm].
+    """
+
+    chosen: NDArray[np.intp]
+    axis: int
+    backwards: bool
+    slope: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    step_cm: NDArray[np.float32]
+
+    def rays(self, shape: tuple[int, ...]) -> int:
+        """Rays of a direction, at most; refuses grids that are wider than the buffers of the sweep."""
+        from spinedose.backends.cpu.sweep import ROW
+
+        if shape[2] + np.abs(self.slope[:, 1]).max() * shape[self.axis] + 2 > ROW:
+            raise UnsupportedPlan(
+                "The calculation grid is too large for the CPU",
+                f"{shape[2]} x {shape[self.axis]} voxels in a plane, rays may be at most {ROW} voxels wide",
+                "Use a larger spacing",
+            )
+        return int(shape[1 - self.axis] + np.abs(self.slope[:, 0]).max() * shape[self.axis]) + 2
+
+
+def _bundles(directions: Directions, grid: Grid, chosen: NDArray[np.intp], is_turned: bool) -> Iterator[_Bundle]:
+    """Sort directions into bundles of at most `BUNDLE`."""
+    order = [2, 0, 1] if is_turned else [2, 1, 0]  # array axes (z, y, x), or (z, x, y) when turned
+    spacing = np.array(grid.spacing_cm)[order]
+    vector = directions.vector[:, order]
     steps = vector / spacing
-    axis = 1 if is_turned else int(np.argmax(np.abs(steps[:2])))
-    other = 1 - axis
-    slope = np.array([steps[other], steps[2]]) / abs(steps[axis])
-    if density.shape[2] + abs(slope[1]) * density.shape[axis] + 2 > ROW:
-        raise UnsupportedPlan(
-            f"The calculation grid of {scene.grid.shape} voxels is too large for the CPU",
-            f"rays may be at most {ROW} voxels wide",
-            "Use a larger spacing",
-        )
-    sweep(
-        axis,
-        slope.astype(np.float32),
-        directions.offset[m].astype(np.float32),
-        bool(vector[axis] < 0),
-        np.float32(spacing[axis] / abs(vector[axis])),
-        np.array(cones.basis.rate_per_cm, np.float32),
-        np.array(cones.basis.stages, np.int64),
-        density,
-        sources,
-        block,
-        here.low,
-        here.box,
-        deposit,
-    )
+    for axis in (1,) if is_turned else (0, 1):
+        is_dominant = np.ones(len(chosen), bool) if is_turned else np.argmax(np.abs(steps[chosen, :2]), axis=1) == axis
+        for backwards in (False, True):
+            alike = chosen[is_dominant & ((vector[chosen, axis] < 0) == backwards)]
+            for start in range(0, len(alike), BUNDLE):
+                m = alike[start : start + BUNDLE]
+                forward = np.abs(steps[m, axis])
+                yield _Bundle(
+                    m,
+                    axis,
+                    backwards,
+                    (steps[m][:, [1 - axis, 2]] / forward[:, None]).astype(np.float32),
+                    directions.offset[m].astype(np.float32),
+                    (spacing[axis] / np.abs(vector[m, axis])).astype(np.float32),
+                )
 
 
 def _pixels(raster: Raster) -> NDArray[np.float64]:

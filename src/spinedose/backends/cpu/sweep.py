@@ -127,134 +127,204 @@ def _advance_3(rate, n, density, here, q, state, at, deposit):
 
 
 @njit(parallel=True, cache=True)
+def add_halo(halo, place, z, y, field):
+    """Add the moments (b0, b1, h, n) of the halo to those (f0, f1, R, n) of the field, from row (z, y) of the halo on.
+
+    `place`, int64 (h,), says which of the field's moments each of the halo's is.
+    """
+    f0, f1, _, n = field.shape
+    for task in prange(f0 * f1):
+        a, b = task // f1, task % f1
+        for k in range(place.size):
+            for i in range(n):
+                field[a, b, place[k], i] += halo[z + a, y + b, k, i]
+
+
+@njit(parallel=True, cache=True)
 def gram(moments, partial):
-    """Sum over the voxels of each slice of moment times moment: float32 (b0, b1, R, n) to float64 (b0, R, R)."""
+    """Sum over voxels of moment times moment, (b0, b1, R, n) to float64 (b0, R, R).
+
+    Every other row of each slice does: rows alternate from slice to slice, and neighbours are alike.
+    """
     b0, b1, size, _ = moments.shape
     for z in prange(b0):
         product = np.empty((size, size), np.float32)
-        for y in range(b1):
+        for y in range(z % 2 if b1 > 1 else 0, b1, 2):
             np.dot(moments[z, y], moments[z, y].T, product)
             partial[z] += product
 
 
 @njit(parallel=True, cache=True)
-def combine(weights, moments, combined):
-    """Combinations of the moments of every row: float32 (r, R) times (b0, b1, R, n) to (b0, b1, r, n)."""
-    b0, b1 = moments.shape[:2]
-    for row in prange(b0 * b1):
-        np.dot(weights, moments[row // b1, row % b1], combined[row // b1, row % b1])
-
-
-@njit(parallel=True, cache=True)
-def make_sources(weights_field, field, field_low, weights_halo, halo, box, sources):
-    """Stage D: directional sources of a block of directions, a small matrix product for each row of voxels.
-
-    Rows that the field reaches are made from `field`, whose combinations include the halo's; all others from `halo`.
+def combine(weights_field, field, y_low, weights_halo, halo, z_low, combined):
+    """Combinations of the moments of every row, (f0, b1, r, n).
 
     Parameters
     ----------
-    weights_field, weights_halo : float32 (B K, r), float32 (B K, h)
-        From combinations of moments to sources.
-    field, field_low : float32 (f0, f1, r, n), int64 (2,)
-        Combinations in rows that the field reaches, and the first of these rows within the box.
-    halo : float32 (b0 b1, h, n)
-        Combinations in every row of the box.
-    box : int64 (2,)
-        Rows b0, b1.
-    sources : float32 (b0 b1, B K, n), output
-        Energy released into each direction and radial function.
+    weights_field, field : float32 (r, R), float32 (f0, f1, R, n)
+        From moments to combinations, and the moments of the rows `y_low` up to `y_low + f1` of each slice.
+    weights_halo, halo : float32 (r, h), float32 (b0, b1, h, n)
+        The same for all other rows; the first slice of `combined` is slice `z_low` of the halo.
     """
-    for row in prange(box[0] * box[1]):
-        a, b = row // box[1] - field_low[0], row % box[1] - field_low[1]
-        if 0 <= a < field.shape[0] and 0 <= b < field.shape[1]:
-            np.dot(weights_field, field[a, b], sources[row])
+    slices, rows = combined.shape[:2]
+    for task in prange(slices * rows):
+        a, b = task // rows, task % rows
+        if y_low <= b < y_low + field.shape[1]:
+            np.dot(weights_field, field[a, b - y_low], combined[a, b])
         else:
-            np.dot(weights_halo, halo[row], sources[row])
+            np.dot(weights_halo, halo[a + z_low, b], combined[a, b])
+
+
+@njit(parallel=True, cache=True)
+def exchange(values):
+    """Exchange rows and columns of every slice: (b0, b1, r, n) to (b0, n, r, b1)."""
+    b0, b1, rank, n = values.shape
+    turned = np.empty((b0, n, rank, b1), np.float32)
+    blocks = (n + 15) // 16
+    for task in prange(b0 * blocks):
+        a, first = task // blocks, task % blocks * 16
+        for r in range(rank):
+            for b in range(b1):
+                for i in range(first, min(first + 16, n)):  # a cache line of each row
+                    turned[a, i, r, b] = values[a, b, r, i]
+    return turned
+
+
+@njit(parallel=True, cache=True)
+def matter_in_rows(density):
+    """First voxel with matter and the one after the last, of every row: int32 (n0, n1, 2); both 0 in an empty row."""
+    n0, n1, n2 = density.shape
+    extent = np.zeros((n0, n1, 2), np.int32)
+    for a in prange(n0):
+        for b in range(n1):
+            first, last = n2, 0
+            for i in range(n2):
+                if density[a, b, i] > 0:
+                    first, last = min(first, i), i + 1
+            if last > 0:
+                extent[a, b, 0], extent[a, b, 1] = first, last
+    return extent
 
 
 @njit(fastmath=_FAST, error_model="numpy")
-def _fetch(sources, k, block, first, box, a, b, q):
-    """Copy the sources of voxel row (a, b) into `q`, one row of ROW floats a stage; False when the row misses the
-    box."""
-    a, b = a - first[0], b - first[1]
-    if a < 0 or a >= box[0] or b < 0 or b >= box[1]:
-        return False
-    n = sources.shape[2]
+def _fetch(sources, first_source, k, start, low, high, q):
+    """Copy the sources of voxels `low` up to `high` into `q`, a row of ROW floats for each of `k` stages.
+
+    `sources` float32 (B K, n) begin with voxel `start`, none are elsewhere; those of the direction begin with row
+    `first_source`.
+    """
+    n = sources.shape[1]
     flat = sources.reshape(-1)
-    start = ((a * box[1] + b) * sources.shape[1] + block * k) * n
+    from_i = min(max(low, start), high)
+    to_i = max(min(high, start + n), from_i)
     for s in range(k):
-        here, there = np.uint64(start + s * n), np.uint64(s * ROW + first[2])
-        for i in range(n):
+        here, there = np.uint64((first_source + s) * n + from_i - start), np.uint64(s * ROW + from_i)
+        for i in range(to_i - from_i):
             q[there + np.uint64(i)] = flat[here + np.uint64(i)]
+        q[s * ROW + low : s * ROW + from_i] = 0
+        q[s * ROW + to_i : s * ROW + high] = 0
+
+
+@njit(fastmath=_FAST, error_model="numpy")
+def _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo, sources):
+    """Stage D for a row of voxels (a, b); False where nothing is released. Arguments as in `sweep`."""
+    a, b = a - first[0], b - first[1]
+    if a < 0 or a >= halo.shape[0] or b < 0 or b >= halo.shape[1]:
+        return False
+    if 0 <= a - reached[0] < field.shape[0] and reached[1] <= b < reached[2]:
+        np.dot(weights_field, field[a - reached[0], b], sources)
+    else:
+        np.dot(weights_halo, halo[a, b], sources)
     return True
 
 
 @njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")
-def sweep(axis, slope, offset, backwards, step_cm, rate, stages, density, sources, block, first, box, deposit):
-    """Transport one direction through the whole grid and add the energy left in each voxel.
+def sweep(
+    axis, backwards, slope, offset, step_cm, rate, stages, density, extent,
+    first, weights_field, field, reached, weights_halo, halo, state, deposit,
+):  # fmt: skip
+    """Make the sources of a block of B directions and carry them through the grid, slice after slice (stages D and E).
+
+    Sources are made for a row of voxels when the rays of the block arrive there, and used at once: they stay in the
+    cache. Every row of voxels belongs to one thread while a slice is worked on, and takes the directions in their
+    order: no races, same bits every run. Adds the energy left in each voxel.
 
     Parameters
     ----------
     axis : int
-        Dominant axis, 0 or 1; axis 2 (contiguous) is swept in an array with axes 1 and 2 exchanged.
-    slope, offset : float32 (2,)
-        Lattice along the other two axes in rising order, per slice, in marching order.
+        Dominant axis of all B, 0 or 1; axis 2 (contiguous) is swept in an array with axes 1 and 2 exchanged.
     backwards : bool
         March from the last slice to the first.
-    step_cm : float
+    slope, offset : float32 (B, 2)
+        Lattice along the other two axes in rising order, per slice, in marching order.
+    step_cm : float32 (B,)
         Path length in a voxel [cm].
     rate : float32 (c,)
         lambda of each chain [1/cm].
     stages : int64 (c,)
-        Stages of each chain, 1 to 3.
+        Stages of each chain, 1 to 3; K together.
     density : float32 (n0, n1, n2)
         Electron density relative to water.
-    sources, block : float32 (b0 b1, B K, m2), int
-        Energy released into each direction of a block and radial function, and this direction's number in the block.
-    first, box : int64 (3,), int64 (2,)
-        First voxel of the box that `sources` covers, and its rows b0, b1.
+    extent : int32 (n0, n1, 2)
+        From `matter_in_rows`: in voxels without matter nothing is released and nothing changes, so they are left out.
+    first : int64 (3,)
+        First voxel of the box in which energy is released.
+    weights_field, weights_halo : float32 (B K, r), float32 (B K, h)
+        From combinations of moments to sources.
+    field, reached : float32 (f0, b1, r, m), int64 (3,)
+        Combinations of all moments in the slices from `reached[0]` of the box on; taken in their rows `reached[1]` up
+        to `reached[2]`.
+    halo : float32 (b0, b1, h, m)
+        Combinations of the halo's moments, taken in all other rows of the box.
+    state : float32, flat
+        Working memory for what is on its way: ROW floats for each stage, ray and direction (`state_size`).
     deposit : float32 (n0, n1, n2)
-        Energy deposited; added to. Every voxel belongs to one ray, hence to one thread: no races, same bits every run.
+        Energy deposited; added to.
     """
     n0, n1, n2 = density.shape
     if axis == 0:
         nt, nj = n0, n1
     else:
         nt, nj = n1, n0
-    end_1 = math.floor(slope[0] * (nt - 1) + offset[0])
-    end_2 = math.floor(slope[1] * (nt - 1) + offset[1])
-    low_1, high_1 = min(0, end_1), max(0, end_1)
-    low_2, high_2 = min(0, end_2), max(0, end_2)
-    width = n2 + high_2 - low_2
-    k = 0
-    for c in range(stages.size):
-        k += stages[c]
-    dark = np.zeros(k * ROW, np.float32)
-    matter, left = density.reshape(-1), deposit.reshape(-1)
-    for ray in prange(nj + high_1 - low_1):
-        j0 = ray - high_1
-        state = np.empty(k * ROW, np.float32)
-        q = np.empty(k * ROW, np.float32)
+    count, k = step_cm.size, weights_halo.shape[0] // step_cm.size
+    end = np.floor(slope * np.float32(nt - 1) + offset)
+    high_1, rays, high_2 = np.empty(count, np.int64), 0, np.empty(count, np.int64)
+    for m in range(count):
+        high_1[m], high_2[m] = max(0, int(end[m, 0])), max(0, int(end[m, 1]))
+        rays = max(rays, nj + high_1[m] - min(0, int(end[m, 0])))
+    width = n2 + int(np.abs(slope[:, 1]).max() * nt) + 2
+    for task in prange(count * rays):
         for s in range(k):
-            state[s * ROW : s * ROW + width] = 0
-            q[s * ROW : s * ROW + n2] = 0
-        for t in range(nt):
-            j = j0 + math.floor(slope[0] * t + offset[0])
-            if j < 0 or j >= nj:
-                continue
-            slab = nt - 1 - t if backwards else t
+            at = (task * k + s) * ROW
+            state[at : at + width] = 0
+    matter, left = density.reshape(-1), deposit.reshape(-1)
+    dark = np.zeros(k * ROW, np.float32)
+    for t in range(nt):
+        slab = nt - 1 - t if backwards else t
+        for row in prange(nj):
+            j = np.int64(row)
             a, b = (slab, j) if axis == 0 else (j, slab)
-            shift = high_2 - math.floor(slope[1] * t + offset[1])
-            here = np.uint64((a * n1 + b) * n2)
-            released = q if _fetch(sources, k, block, first, box, a, b, q) else dark
-            s = 0
-            for c in range(rate.size):
-                x, at = rate[c] * step_cm, np.uint64(s * ROW + shift)
-                entering = released[s * ROW :]
-                if stages[c] == 1:
-                    _advance_1(x, n2, matter, here, entering, state, at, left)
-                elif stages[c] == 2:
-                    _advance_2(x, n2, matter, here, entering, state, at, left)
-                else:
-                    _advance_3(x, n2, matter, here, entering, state, at, left)
-                s += stages[c]
+            low, high = np.int64(extent[a, b, 0]), np.int64(extent[a, b, 1])
+            if low < high:
+                sources = np.empty((count * k, halo.shape[3]), np.float32)
+                q = dark
+                is_bright = _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo, sources)
+                if is_bright:
+                    q = np.empty(k * ROW, np.float32)
+                here = np.uint64((a * n1 + b) * n2 + low)
+                for m in range(count):
+                    ray = j - math.floor(slope[m, 0] * t + offset[m, 0]) + high_1[m]
+                    shift = high_2[m] - math.floor(slope[m, 1] * t + offset[m, 1])
+                    if is_bright:
+                        _fetch(sources, m * k, k, first[2], low, high, q)
+                    s = 0
+                    for c in range(rate.size):
+                        x = rate[c] * step_cm[m]
+                        at = np.uint64(((m * rays + ray) * k + s) * ROW + shift + low)
+                        entering = q[s * ROW + low :]
+                        if stages[c] == 1:
+                            _advance_1(x, high - low, matter, here, entering, state, at, left)
+                        elif stages[c] == 2:
+                            _advance_2(x, high - low, matter, here, entering, state, at, left)
+                        else:
+                            _advance_3(x, high - low, matter, here, entering, state, at, left)
+                        s += stages[c]

@@ -41,7 +41,10 @@ def along_fan(depth, g, a, b, c):
 
 @njit(inline="always")
 def add_row(maps, s, raster, rotation, x, step, y, z, sad, from_t, to_t, total):
-    """Add the fluence of shot `s` along a row of voxels, from voxel `from_t` up to `to_t`; x is that of voxel 0."""
+    """Add the fluence of shot `s` along a row of voxels, from voxel `from_t` up to `to_t`; x is that of voxel 0.
+
+    Returns the part of the row that the map covers: first voxel, and the one after the last.
+    """
     one = np.float32(1.0)
     ax = np.float32(rotation[s, 0, 0] * x + rotation[s, 0, 1] * y + rotation[s, 0, 2] * z)
     ay = np.float32(rotation[s, 1, 0] * x + rotation[s, 1, 1] * y + rotation[s, 1, 2] * z)
@@ -49,18 +52,29 @@ def add_row(maps, s, raster, rotation, x, step, y, z, sad, from_t, to_t, total):
     bx = np.float32(rotation[s, 0, 0] * step)
     by = np.float32(rotation[s, 1, 0] * step)
     bz = np.float32(-rotation[s, 2, 0] * step / sad)
-    u, v, scale = np.float32(raster[0] / raster[2]), np.float32(raster[1] / raster[2]), np.float32(1.0 / raster[2])
     ny, nx = maps.shape[1:]
-    for t in range(from_t, to_t):
+    x_low, y_low, pixel = raster[0], raster[1], raster[2]
+    x_high, y_high = x_low + (nx - 1) * pixel, y_low + (ny - 1) * pixel
+    low, high = float(from_t), to_t - 1.0
+    low, high = crossing(ax - x_low * az, bx - x_low * bz, low, high)
+    low, high = crossing(x_high * az - ax, x_high * bz - bx, low, high)
+    low, high = crossing(ay - y_low * az, by - y_low * bz, low, high)
+    low, high = crossing(y_high * az - ay, y_high * bz - by, low, high)
+    if low > high:
+        return to_t, from_t
+    first, last = int(np.ceil(low)), int(np.floor(high)) + 1
+    u, v, scale = np.float32(x_low / pixel), np.float32(y_low / pixel), np.float32(1.0 / pixel)
+    for t in range(first, last):
         n = np.float32(t)
         shrink = scale / (az + n * bz)
         cx, cy = (ax + n * bx) * shrink - u, (ay + n * by) * shrink - v
-        if cx >= 0 and cy >= 0 and cx < nx - 1 and cy < ny - 1:
+        if cx >= 0 and cy >= 0 and cx < nx - 1 and cy < ny - 1:  # rounding may leave a hair's breadth
             i, j = int(cx), int(cy)
             fx, fy = cx - np.float32(i), cy - np.float32(j)
-            low = maps[s, j, i] * (one - fx) + fx * maps[s, j, i + 1]
-            high = maps[s, j + 1, i] * (one - fx) + fx * maps[s, j + 1, i + 1]
-            total[t] += low + fy * (high - low)
+            near = maps[s, j, i] * (one - fx) + fx * maps[s, j, i + 1]
+            far = maps[s, j + 1, i] * (one - fx) + fx * maps[s, j + 1, i + 1]
+            total[t] += near + fy * (far - near)
+    return first, last
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"})
@@ -165,9 +179,12 @@ def accumulate(
     """
     b0, b1, _, b2 = moments.shape
     flat = moments.reshape(-1)
-    fan_u, fan_v, pitch, step = fan
+    fan_u, fan_v = np.float32(fan[0]), np.float32(fan[1])
+    per_pitch, per_step, source = np.float32(1.0 / fan[2]), np.float32(1.0 / fan[3]), np.float32(sad)
+    per_table, per_soft = np.float32(1.0 / table_step), np.float32(1.0 / soft_step)
     rows_r = soft_row.size
     rows_s, rows_d = terma.shape[:2]
+    last_soft, last_node = np.float32(rows_r - 1.001), np.float32(rows_d - 1.001)
     tiles = (b1 + TILE - 1) // TILE
     for task in prange(b0 * tiles):
         kz = task // tiles
@@ -205,23 +222,22 @@ def accumulate(
                 if low > high:
                     continue
                 from_t, to_t = int(np.ceil(low)), int(np.floor(high)) + 1
+                begin, end = to_t, from_t
                 for s in range(group_first[g], group_first[g + 1]):
-                    add_row(photon, s, photon_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, fluence)
+                    a, b = add_row(
+                        photon, s, photon_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t, fluence
+                    )
+                    begin, end = min(begin, a), max(end, b)
                     if has_electrons:
-                        add_row(
-                            electron,
-                            s,
-                            electron_raster,
-                            shot_rotation,
-                            px,
-                            spacing[0],
-                            py,
-                            pz,
-                            sad,
-                            from_t,
-                            to_t,
+                        a, b = add_row(
+                            electron, s, electron_raster, shot_rotation, px, spacing[0], py, pz, sad, from_t, to_t,
                             contaminant,
-                        )
+                        )  # fmt: skip
+                        begin, end = min(begin, a), max(end, b)
+                from_t, to_t = begin, end
+                # single precision from here on: positions within 50 cm are good to a tenth of a micrometre
+                ox, oy, oz = np.float32(gx), np.float32(gy), np.float32(gz)
+                dx, dy, dz = np.float32(hx), np.float32(hy), np.float32(hz)
                 for t in range(from_t, to_t):
                     psi, electrons = fluence[t], contaminant[t]
                     fluence[t] = contaminant[t] = np.float32(0.0)
@@ -230,28 +246,25 @@ def accumulate(
                     rho = density[az, ay, ax + t]
                     if rho <= 0 or (psi == 0 and electrons == 0):
                         continue
-                    z = gz + t * hz
-                    magnify = sad / (sad - z)
-                    u, v = (gx + t * hx) * magnify, (gy + t * hy) * magnify
+                    n = np.float32(t)
+                    z = oz + n * dz
+                    magnify = source / (source - z)
+                    u, v = (ox + n * dx) * magnify, (oy + n * dy) * magnify
                     path = along_fan(
-                        depth,
-                        g,
-                        np.float32((u - fan_u) / pitch),
-                        np.float32((v - fan_v) / pitch),
-                        np.float32((top[g] - z) / step),
+                        depth, g, (u - fan_u) * per_pitch, (v - fan_v) * per_pitch, (np.float32(top[g]) - z) * per_step
                     )
-                    square = np.float32(magnify * magnify)
+                    square = magnify * magnify
                     if electrons != 0 and electron_decay * path < 7.0:
                         electron_dose[az, ay, ax + t] += square * electrons * np.exp(-electron_decay * path)
                     if psi == 0:
                         continue
-                    radius = min(np.float32(np.sqrt(u * u + v * v) / soft_step), np.float32(rows_r - 1.001))
+                    radius = min(np.sqrt(u * u + v * v) * per_soft, last_soft)
                     m = int(radius)
                     soft = soft_row[m] + (radius - np.float32(m)) * (soft_row[m + 1] - soft_row[m])
                     ms = min(int(soft), max(rows_s - 2, 0))
                     fs = soft - np.float32(ms)
                     ns = min(ms + 1, rows_s - 1)
-                    node = min(np.float32(path / table_step), np.float32(rows_d - 1.001))
+                    node = min(path * per_table, last_node)
                     md = int(node)
                     fd = node - np.float32(md)
                     here = terma[ms, md, 0] + fs * (terma[ns, md, 0] - terma[ms, md, 0])
@@ -261,11 +274,12 @@ def accumulate(
                     there = terma[ms, md + 1, 1] + fs * (terma[ns, md + 1, 1] - terma[ms, md + 1, 1])
                     plain[i] = energy
                     hard[i] = energy * (here + fd * (there - here))
+                x, y, z = np.float32(px - sx), np.float32(py - sy), np.float32(pz - sz)
+                flat_square, width = y * y + z * z, np.float32(spacing[0])
                 for i in range(to_t - from_t):
-                    x = px + (from_t + i) * spacing[0] - sx
-                    y, z = py - sy, pz - sz
-                    length = 1.0 / np.sqrt(x * x + y * y + z * z)
-                    toward[0, i], toward[1, i], toward[2, i] = x * length, y * length, z * length
+                    along = x + np.float32(from_t + i) * width
+                    length = np.float32(1.0) / np.sqrt(along * along + flat_square)
+                    toward[0, i], toward[1, i], toward[2, i] = along * length, y * length, z * length
                 add_moments(
                     flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, plain, hard,
                     toward[0], toward[1], toward[2], norm, scratch,

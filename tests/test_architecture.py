@@ -27,6 +27,7 @@ ROOMS = (
     ("backends",),
     ("compare",),
     ("exposure",),
+    ("tank",),
     ("fluence_model",),
     ("segments",),
     ("cones",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from spinedose._version import __version__
 from spinedose.errors import InvalidInput, SpinedoseError
@@ -34,7 +36,40 @@ NOT_CLINICAL = "Not for clinical use without local commissioning."
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
+
+class _Commands(TyperGroup):
+    """The commands; wrong arguments are told in one line, as all other errors are."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run, and end the process where typer would."""
+        ends_process = options.pop("standalone_mode", True)
+        options["standalone_mode"] = False
+        try:
+            code = super().main(*args, **options)
+        except Exception as error:
+            message = error.format_message() if hasattr(error, "format_message") else ""
+            if not ends_process or not message:
+                raise
+            if "\n" in message and hasattr(error, "show"):  # the help, where nothing was asked
+                error.show()
+            else:
+                typer.echo(_usage_error(message, getattr(error, "ctx", None)), err=True)
+            code = 2
+        if ends_process:
+            sys.exit(code or 0)
+        return code
+
+
+def _usage_error(message: str, context: Any) -> str:
+    """PROBLEM (WHY) WHAT TO DO from typer's `Invalid value for '--bolus': Value error, 'x' is not one of 'a', 'b'.`"""
+    message = message.replace("Value error, ", "").removesuffix(".")
+    message = re.sub(r"^(Invalid value for .+?): (.+)$", r"\1 (\2)", message)
+    end = "" if message.endswith("?") else "."
+    return f"{message}{end} See '{context.command_path if context else 'spinedose'} --help'."
+
+
 app = typer.Typer(
+    cls=_Commands,
     help=f"Independent photon dose from a DICOM plan and CT. {NOT_CLINICAL}",
     add_completion=False,
     no_args_is_help=True,
@@ -64,7 +99,7 @@ def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **options)
         except SpinedoseError as error:
-            typer.echo(str(error), err=True)
+            typer.echo(error.spelled_with(_as_option(error.argument)), err=True)
             raise typer.Exit(2) from None
         except OSError as error:
             place = f" '{error.filename}'" if error.filename else ""
@@ -74,10 +109,17 @@ def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             )
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("Interrupted; nothing was written.", err=True)
+            typer.echo("Interrupted; no file is half written.", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+def _as_option(argument: str) -> str:
+    """The option of a Python argument: `--bolus ignore` of `bolus="ignore"`, `--per-beam` of `per_beam=True`."""
+    name, _, value = argument.partition("=")
+    option = f"--{name.replace('_', '-')}" if name else ""
+    return option if value in ("", "True") else f"{option} {value.strip(chr(34))}"
 
 
 def _show_version(wanted: bool) -> None:
@@ -98,45 +140,81 @@ def spinedose(
 @app.command()
 @_plain_errors
 def dose(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="RTPLAN file.")],
-    ct: Annotated[Path, typer.Argument(metavar="CTDIR", help="Folder with the CT slices.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="RTPLAN file: the treatment plan.")],
+    ct: Annotated[Path, typer.Argument(metavar="CTDIR", help="Folder with the slices of one CT series.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RD.dcm", help="RTDOSE file to write.")],
     structures: Annotated[
-        Path | None, typer.Option(metavar="RS.dcm", help="RTSTRUCT: body, density overrides, couch.")
+        Path | None,
+        typer.Option(
+            metavar="RS.dcm",
+            help="RTSTRUCT file: outline of the body, materials that the planner assigned, couch. Without it the body "
+            "is found by threshold.",
+        ),
     ] = None,
     machine: Annotated[
         str | None,
-        typer.Option(metavar="M", help="Machine for all beams: a name of `spinedose machines`, or a folder."),
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Machine of all beams: a name that `spinedose machines` lists, or a folder that holds a machine.toml. "
+            "Without it the leaf widths in the plan decide.",
+        ),
     ] = None,
     curve: Annotated[
-        str, typer.Option(metavar="C", help="Density curve of the CT scanner: a name, or a TOML file.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Curve from CT numbers to density, best that of your scanner: a name, or a TOML file.",
+        ),
     ] = "generic",
-    spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm].")] = 2.5,
+    spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
     like: Annotated[
-        Path | None, typer.Option(metavar="RD.dcm", help="Write the dose on the grid of this RTDOSE.")
+        Path | None,
+        typer.Option(metavar="RD.dcm", help="Write the dose on the voxels of this RTDOSE file, to compare with it."),
     ] = None,
     per_beam: Annotated[
-        bool, typer.Option("--per-beam", help="Write one RTDOSE a beam too, into the folder <output>_beams.")
+        bool,
+        typer.Option(
+            "--per-beam", help="Write the dose of each beam, too: RD_beam_<number>.dcm in the folder <output>_beams."
+        ),
     ] = False,
-    backend: Annotated[Backend, typer.Option(help="Device to compute on.")] = "auto",
-    missing_slices: Annotated[OnMissingSlices, typer.Option(help="What to do when the CT lacks slices.")] = "refuse",
+    backend: Annotated[Backend, typer.Option(help="Device to compute on; auto takes the fastest there is.")] = "auto",
+    missing_slices: Annotated[
+        OnMissingSlices,
+        typer.Option(help="Refuse a CT that lacks slices, or interpolate single ones and warn."),
+    ] = "refuse",
     beams: Annotated[
-        str | None, typer.Option(metavar="1,2", help="Numbers of the beams to compute; default all.")
+        str | None,
+        typer.Option(metavar="1,2", help="Numbers of the beams to compute, with commas. Without it all beams."),
     ] = None,
     fraction_group: Annotated[
-        int | None, typer.Option(metavar="N", help="Fraction group, where the plan has several.")
+        int | None,
+        typer.Option(metavar="N", help="Number of the fraction group to compute; needed where the plan has several."),
     ] = None,
     bolus: Annotated[
-        OnBolus, typer.Option(help="What to do with a bolus that the plan names without geometry.")
+        OnBolus,
+        typer.Option(
+            help="Refuse a beam with a bolus, whose shape an RTPLAN does not hold, or ignore the bolus and warn."
+        ),
     ] = "refuse",
     patient_position: Annotated[
-        str | None, typer.Option(metavar="HFS|HFP|FFS|FFP", help="For a plan that does not say, or says it wrongly.")
+        str | None,
+        typer.Option(
+            metavar="HFS|HFP|FFS|FFP",
+            help="How the patient lies, where plan or CT do not say it or say it wrongly: head or feet first, supine "
+            "or prone.",
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result's metadata as JSON.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write settings, warnings and timings as JSON, too.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
-    """Compute the dose of an RTPLAN on a CT and write it as RTDOSE."""
+    """Compute the dose of an RTPLAN on a CT and write it as RTDOSE.
+
+    The dose is that of all planned fractions together, in Gy. Warnings say what was assumed; they go to stderr and into
+    the JSON file.
+    """
     numbers = _beam_numbers(beams)
     beam_folder = output.with_name(f"{output.stem}_beams") if per_beam else None
     given = [path for path in (plan, structures, like) if path is not None]
@@ -189,13 +267,13 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to; made if it is not there.")] = Path(
         "demo"
     ),
-    spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm].")] = 2.5,
-    backend: Annotated[Backend, typer.Option(help="Device to compute on.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
+    backend: Annotated[Backend, typer.Option(help="Device to compute on; auto takes the fastest there is.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
-    """Write a synthetic spine case as DICOM files, compute its two-arc plan, and draw the dose.
+    """Make up a spine case, compute its plan and draw the dose.
 
-    The case is made up: a vertebral target around a spinal cord, lungs, and titanium rods, in a CT, an RTSTRUCT and a
+    The case is synthetic: a vertebral target around a spinal cord, lungs, and titanium rods, in a CT, an RTSTRUCT and a
     two-arc VMAT RTPLAN. They are read back from the disk as any patient's files would be. Files of an earlier demo in
     the folder are overwritten.
     """
@@ -261,7 +339,10 @@ def _show_sources(provenance: Mapping[str, Any], indent: int = 4) -> None:
 @app.command()
 @_plain_errors
 def doctor() -> None:
-    """Check libraries, devices and data; exit code 1 when something that is needed is missing."""
+    """Check libraries, devices and data.
+
+    The exit code is 1 when something that is needed is missing.
+    """
     from spinedose.doctor import examine
 
     findings = examine()
@@ -386,6 +467,11 @@ def _check_target(path: Path, *, force: bool, inputs: list[Path]) -> None:
         raise InvalidInput(
             f"The output '{path}' exists", "it would be lost", "Choose another name, or overwrite with --force"
         )
+    if path.exists():
+        from spinedose.dicom.ct import is_ct_slice
+
+        if is_ct_slice(path):
+            raise InvalidInput(f"The output '{path}' is a CT slice", "it would be lost", "Choose another name")
     _check_folder(path.parent)
 
 
@@ -405,10 +491,20 @@ def _check_target_folder(path: Path, *, force: bool, parents: bool = False) -> N
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
+    """Refuse a folder that is none, or into which nothing can be written; what rights do not tell, a trial does."""
+    import tempfile
+
+    if not folder.exists():
         raise InvalidInput(f"The folder '{folder}' is not there", "nothing can be written into it", "Make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidInput(f"The folder '{folder}' is write-protected", "", "Choose another place")
+    if not folder.is_dir():
+        raise InvalidInput(f"'{folder}' is a file", "a folder is needed to write into", "Choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InvalidInput(
+            f"Nothing can be written into the folder '{folder}'", error.strerror or str(error), "Choose another place"
+        ) from None
 
 
 def _write_text(path: Path, text: str) -> None:

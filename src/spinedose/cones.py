@@ -400,6 +400,47 @@ class TermaTable:
             raise BeamDataError("TERMA table is not positive")
 
 
+def terma_layers(spectrum: SpectrumLike, softening: ArrayLike) -> Array:
+    """Spectra of a beam off the axis, as `terma_table` models them.
+
+    Parameters
+    ----------
+    spectrum : SpectrumLike
+        Photon fluence of the beam on the axis.
+    softening : array_like, shape (s,)
+        Factors on the effective attenuation of the first 10 cm of water, rising; 1 = as on the axis.
+
+    Returns
+    -------
+    ndarray, shape (s, n)
+        Share of the energy fluence at each energy; rows sum to 1.
+    """
+    from scipy.optimize import brentq
+
+    factors = np.asarray(softening, float)
+    if factors.ndim != 1 or np.any(factors < 0.8) or np.any(factors > 1.3) or np.any(np.diff(factors) <= 0):
+        raise InvalidInput(
+            f"Softening factors {factors} are not rising numbers near 1", "they scale the beam's attenuation"
+        )
+    energy = np.asarray(spectrum.energy_MeV, float)
+    mu = water_attenuation(energy)
+    axis = np.asarray(spectrum.weight, float) * energy
+
+    def layer(thickness: float) -> Array:
+        shifted = axis * np.exp(thickness * (mu - mu.min()))
+        return np.asarray(shifted / shifted.sum())
+
+    def effective(thickness: float) -> float:
+        return float(-np.log((layer(thickness) * np.exp(-10 * mu)).sum()) / 10)
+
+    layers = []
+    for factor in factors:
+        goal = factor * effective(0.0)
+        thickness = 0.0 if factor == 1 else brentq(lambda t, goal=goal: effective(t) - goal, -300.0, 300.0)
+        layers.append(layer(thickness))
+    return np.array(layers)
+
+
 def terma_table(
     spectrum: SpectrumLike, softening: ArrayLike = (1.0,), *, depth_cm: float = 80.0, step_cm: float = 0.1
 ) -> TermaTable:
@@ -423,32 +464,16 @@ def terma_table(
     -------
     TermaTable
     """
-    from scipy.optimize import brentq
-
     factors = np.asarray(softening, float)
-    if factors.ndim != 1 or np.any(factors < 0.8) or np.any(factors > 1.3) or np.any(np.diff(factors) <= 0):
-        raise InvalidInput(
-            f"Softening factors {factors} are not rising numbers near 1", "they scale the beam's attenuation"
-        )
+    layers = terma_layers(spectrum, factors)
     energy = np.asarray(spectrum.energy_MeV, float)
     mu = water_attenuation(energy)
-    axis = np.asarray(spectrum.weight, float) * energy
-
-    def layer(thickness: float) -> Array:
-        shifted = axis * np.exp(thickness * (mu - mu.min()))
-        return np.asarray(shifted / shifted.sum())
-
-    def effective(thickness: float) -> float:
-        return float(-np.log((layer(thickness) * np.exp(-10 * mu)).sum()) / 10)
-
     depth = np.arange(0, depth_cm + step_cm / 2, step_cm)
     decay = mu * np.exp(-np.outer(depth, mu))
     mean_0, mean_1 = (_mean(energy, released_energy(spectrum, d)) for d in (0.0, HARD_DEPTH_CM))
     terma, hardness = [], []
-    for factor in factors:
-        goal = factor * effective(0.0)
-        thickness = 0.0 if factor == 1 else brentq(lambda t, goal=goal: effective(t) - goal, -300.0, 300.0)
-        released = decay * layer(thickness)
+    for layer in layers:
+        released = decay * layer
         terma.append(released.sum(axis=1))
         hardness.append((released @ energy / terma[-1] - mean_0) / (mean_1 - mean_0))
     return TermaTable(depth, factors, np.array(terma), np.array(hardness))

@@ -34,6 +34,10 @@ OUTSIDE_TYPES = ("SUPPORT", "FIXATION", "BOLUS")
 SMALLEST_VOLUME_CM3 = 0.001
 """Below this volume, about that of one CT voxel, noise is not worth a warning."""
 
+BODY_VOLUME_TOLERANCE, OVERRIDE_VOLUME_TOLERANCE = 0.02, 0.05
+"""Relative differences from the contours' volume that need no warning. The half voxel that an outline through voxel
+centres adds to a body (see `HALF`) is 2 x 0.05 / 15 = 0.7 % of one 30 cm wide in voxels of 1 mm."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CtImage:
@@ -234,7 +238,7 @@ def read_curve(name_or_file: str | Path = "generic") -> HuCurve:
         raise BeamDataError(
             f"Density curve '{name_or_file}' cannot be read",
             error.strerror or "no such file",
-            f"Known are {', '.join(list_curves())}, or give the path of a .toml file",
+            f"Name one that spinedose has ({', '.join(list_curves())}), or a .toml file",
         ) from error
     except KeyError as error:
         raise BeamDataError(f"Density curve '{path.name}' has no {error}", "", "See docs/formats/density.md") from error
@@ -355,6 +359,12 @@ def find_body(ct: CtImage, structures: StructureSet | None = None) -> Body:
     values[part] = share >= HALF
     inside = Volume(grid, values)
     warnings = list(_cut_body(inside))
+    drawn, found = (float(n) * grid.voxel_volume_cm3 for n in (share.sum(dtype=np.float64), values.sum()))
+    if found and abs(found - drawn) > BODY_VOLUME_TOLERANCE * drawn:
+        warnings.append(
+            f"The body '{external.name}' measures {found:.4g} cm3 in voxels of the CT, but {drawn:.4g} cm3 by its"
+            " contours: the CT is too coarse for its outline."
+        )
     low, high = bounds_cm(external)
     over = max(grid.lower_cm[2] - low[2], high[2] - grid.upper_cm[2])
     if over > grid.spacing_cm[2]:
@@ -494,6 +504,14 @@ def build_density(
             averaged = (along @ (across @ plane).T).T
             for target, weight in zip(targets.row, targets.data, strict=True):
                 values[target] += weight * averaged
+    for patch, count in zip(patches, used, strict=True):
+        drawn, got = (n * source.voxel_volume_cm3 for n in (float(patch.share.sum(dtype=np.float64)), count))
+        needed = max(OVERRIDE_VOLUME_TOLERANCE * drawn, SMALLEST_VOLUME_CM3)
+        if patch.densities is not None and drawn - got > needed:
+            warnings.append(
+                f"The density override of '{patch.structure.name}' counts in {got:.3g} of its {drawn:.3g} cm3:"
+                " the rest lies outside the body or the calculation grid."
+            )
     saturated_cm3, doubtful_cm3, rim_cm3 = (n * source.voxel_volume_cm3 for n in (saturated, doubtful, rim))
     if curve.is_generic:
         warnings.append(f"The density curve '{curve.name}' was not measured on the CT scanner in use.")

@@ -47,6 +47,8 @@ Progress = Callable[[str, float], None]
 
 MOST_DIRECTIONS, FEWEST_DIRECTIONS = 1600, 200
 DEEPEST_CM = 150.0
+"""Attenuation is tabulated to this depth in water. 60 cm of body, 5 of them titanium (3.73), are 74 cm deep."""
+
 HALO_MOMENTS = 3
 """Degree of the angular moments of leakage and head scatter, which are weak and come from all sides of a field."""
 
@@ -177,7 +179,7 @@ def compute_dose(
         with clock("calibration", start):
             unit = reference_output(job.machine, job.model, settings, device)
             outputs[f"{job.machine.name}/{job.model.energy}"] = unit
-        raw, count = _deliver(device, scene, job, plan.patient_position, settings, clock.part(start, width))
+        raw, count = _deliver(device, scene, job, plan.patient_position, settings, clock.part(start, width), warnings)
         used[f"{job.machine.name}/{job.model.energy}"] = max(
             count, used.get(f"{job.machine.name}/{job.model.energy}", 0)
         )
@@ -237,7 +239,13 @@ def _jobs(plan: Plan, machines: Sequence[Machine], per_beam: bool) -> list[_Job]
 
 
 def _deliver(
-    device: Backend, scene: Scene, job: _Job, patient_position: str, settings: Settings, clock: _Clock
+    device: Backend,
+    scene: Scene,
+    job: _Job,
+    patient_position: str,
+    settings: Settings,
+    clock: _Clock,
+    warnings: list[str],
 ) -> tuple[NDArray[np.float32], int]:
     """Dose of a job in the engine's own unit (1 MU on the open axis x cm^2/g), and the number of directions used."""
     model, grid = job.model, scene.grid
@@ -274,7 +282,7 @@ def _deliver(
                         group_step_deg=step,
                     )
                 )
-    return transport_exposures(device, scene, fields, halos, cone_table(model.spectrum), settings, clock)
+    return transport_exposures(device, scene, fields, halos, cone_table(model.spectrum), settings, clock, warnings)
 
 
 def transport_exposures(
@@ -285,6 +293,7 @@ def transport_exposures(
     cones: ConeTable,
     settings: Settings,
     clock: _Clock | None = None,
+    warnings: list[str] | None = None,
 ) -> tuple[NDArray[np.float32], int]:
     """Stages B to E for any exposures: dose per unit of fluence.
 
@@ -302,6 +311,8 @@ def transport_exposures(
         Accuracy settings.
     clock : optional
         For progress and timing.
+    warnings : list of str, optional
+        What the reader of the result must know is added to it.
 
     Returns
     -------
@@ -314,8 +325,13 @@ def transport_exposures(
     wide = _reach(scene.grid, [*fields, *halos], (0, 0, 0))
     box = _reach(scene.grid, fields, wide[0])
     box = ((*box[0][:2], wide[0][2]), (*box[1][:2], wide[1][2]))  # rows equally long: no copy
-    field = _release(device, scene, fields, box, settings.moments, clock, 0.2)
-    halo = _release(device, scene, halos, wide, min(HALO_MOMENTS, settings.moments), clock, 0.4)
+    field, deepest_cm = _release(device, scene, fields, box, settings.moments, clock, 0.2)
+    halo, _ = _release(device, scene, halos, wide, min(HALO_MOMENTS, settings.moments), clock, 0.4)
+    if deepest_cm > DEEPEST_CM and warnings is not None:
+        warnings.append(
+            f"A field passes up to {deepest_cm:.0f} cm of water-equivalent matter, but attenuation is known to"
+            f" {DEEPEST_CM:g} cm: the dose deeper down is too high. Check the density overrides."
+        )
     count = settings.directions or _directions_for(fields)
     with clock("transport", 0.5):
         spread = directions(count, settings.moments)
@@ -339,21 +355,22 @@ def _reach(grid: Grid, exposures: Sequence[Exposure], otherwise: tuple[int, int,
 
 def _release(
     device: Backend, scene: Scene, exposures: Sequence[Exposure], box: Box, order: int, clock: _Clock, start: float
-) -> Moments:
-    """Stages B and C, in blocks of groups that fit into memory."""
+) -> tuple[Moments, float]:
+    """Stages B and C, in blocks of groups that fit into memory; and the greatest water-equivalent depth [cm]."""
     moments = device.new_moments(scene, *box, order)
     groups = max(sum(len(exposure) for exposure in exposures), 1)
-    done = 0
+    done, deepest_cm = 0, 0.0
     for exposure in exposures:
         block = max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
         for a in range(0, len(exposure), block):
             b = min(a + block, len(exposure))
             with clock("depth", start + 0.1 * done / groups):
                 depth = device.radiological_depth(scene, exposure.fans.part(a, b))
+                deepest_cm = max(deepest_cm, float(depth[..., -1].max()))  # it rises along each ray
             with clock("terma", start + 0.1 * done / groups):
                 device.release(scene, exposure, depth, (a, b), moments)
             done += b - a
-    return moments
+    return moments, deepest_cm
 
 
 def _per_mass(energy: NDArray[np.float32], scene: Scene, electrons: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -438,42 +455,93 @@ _ENGINE_REVISION = 2
 
 def _compute_reference(machine: Machine, model: BeamModel, settings: Settings, device: Backend) -> float:
     reference = model.calibration
-    h = REFERENCE_SPACING_CM
-    below = machine.sad_cm - reference.ssd_cm  # gantry z of the surface
-    side = 2 * int(np.ceil((0.5 * reference.field_cm * 1.2 + 7.0) / h))
-    # depths are multiples of the voxel: the point sits on a voxel face or centre, the cube around it is symmetric
-    length = int(np.ceil((reference.depth_cm + 10.0) / h))
-    grid = Grid(
-        origin_cm=(-(side - 1) * h / 2, 0.5 * h - below, -(side - 1) * h / 2),
-        spacing_cm=(h, h, h),
-        shape=(side, length, side),
-    )
-    water = np.ones(grid.shape, np.float32)
-    scene = device.load(Volume(grid, water).padded())
-    job = _Job(machine, model, (reference_beam(machine, model),))
-    raw, _ = _deliver(device, scene, job, "HFS", settings, _Clock(None))
+    side = reference.field_cm
+    dose = water_tank_dose(
+        machine, model, (side, side), ssd_cm=reference.ssd_cm, depth_cm=reference.depth_cm + 10.0,
+        spacing_cm=REFERENCE_SPACING_CM, settings=settings, device=device,
+    )  # fmt: skip
     offsets = np.linspace(-0.5, 0.5, 9)
-    z, y, x = np.meshgrid(offsets, reference.depth_cm - below + offsets, offsets, indexing="ij")
-    return float(Volume(scene.grid, raw).sample(np.stack([x, y, z], axis=-1)).mean())
+    z, y, x = np.meshgrid(offsets, reference.depth_cm + offsets, offsets, indexing="ij")
+    return float(dose.sample(np.stack([x, y, z], axis=-1)).mean())
 
 
-def reference_beam(machine: Machine, model: BeamModel) -> Beam:
-    """A static beam of 1 MU with the calibration field: by the jaws where they are, by the leaves where they are
-    not."""
-    half = 0.5 * model.calibration.field_cm
+def water_tank_dose(
+    machine: Machine,
+    model: BeamModel,
+    field_cm: tuple[float, float],
+    *,
+    ssd_cm: float = 100.0,
+    depth_cm: float = 35.0,
+    margin_cm: float = 7.0,
+    spacing_cm: float = 0.25,
+    settings: Settings | None = None,
+    device: Backend | None = None,
+) -> Volume:
+    """Dose of 1 MU of an open static field in a block of water, by the same stages as any plan.
+
+    Parameters
+    ----------
+    machine, model : Machine, BeamModel
+        Treatment head and beam.
+    field_cm : tuple of 2 floats
+        Sides of the field along x (crossline) and y (inline) at the isocentre plane [cm].
+    ssd_cm : float
+        Source to surface [cm].
+    depth_cm, margin_cm : float
+        Depth of the water, and its width beyond the field's edges [cm].
+    spacing_cm : float
+        Voxel side [cm].
+    settings : Settings, optional
+        Accuracy settings; by default those of a single static beam.
+    device : Backend, optional
+        Where to compute.
+
+    Returns
+    -------
+    Volume
+        Dose in the engine's unit (1 MU on the open axis x cm^2/g) at (x, y, z): crossline, **depth below the surface**,
+        inline towards the gantry [cm].
+    """
+    h = spacing_cm
+    # depths and distances from the axis are multiples of the voxel, the field is symmetric on the grid
+    half = [int(np.ceil((0.5 * side * 1.2 + margin_cm) / h)) for side in field_cm]
+    length = int(np.ceil(depth_cm / h))
+    below = machine.sad_cm - ssd_cm  # gantry z of the surface
+    grid = Grid(
+        origin_cm=((0.5 - half[0]) * h, 0.5 * h - below, (0.5 - half[1]) * h),
+        spacing_cm=(h, h, h),
+        shape=(2 * half[1], length, 2 * half[0]),
+    )
+    device = device or select_backend("auto")
+    scene = device.load(Volume(grid, np.ones(grid.shape, np.float32)).padded())
+    job = _Job(machine, model, (open_field_beam(machine, model, field_cm),))
+    raw, _ = _deliver(device, scene, job, "HFS", settings or Settings(), _Clock(None), [])
+    x, y, z = grid.origin_cm
+    return Volume(replace(grid, origin_cm=(x, y + below, z)), np.ascontiguousarray(raw[1:-1, 1:-1, 1:-1]))
+
+
+def open_field_beam(machine: Machine, model: BeamModel, field_cm: tuple[float, float]) -> Beam:
+    """A static beam of 1 MU with a rectangular field: by the jaws where there are any, by the leaves where not.
+
+    Parameters
+    ----------
+    machine, model : Machine, BeamModel
+        Treatment head and beam.
+    field_cm : tuple of 2 floats
+        Sides along x and y at the isocentre plane [cm].
+    """
     still = np.zeros(2)
-    square = np.tile([-half, half], (2, 1))
+    jaws = {axis: np.tile([-0.5 * side, 0.5 * side], (2, 1)) for axis, side in zip("xy", field_cm, strict=True)}
     leaves = boundaries = None
-    needs_leaves = (machine.jaw_x is None) or (machine.jaw_y is None)
-    if needs_leaves:
+    if machine.jaw_x is None or machine.jaw_y is None:
+        along, across = field_cm if machine.mlc.axis == "x" else field_cm[::-1]
         boundaries = machine.mlc.boundaries_cm
-        middle = 0.5 * (boundaries[1:] + boundaries[:-1])
-        is_open = np.abs(middle) < half
-        one = np.where(is_open, half, 0.0)
+        is_open = np.abs(0.5 * (boundaries[1:] + boundaries[:-1])) < 0.5 * across
+        one = np.where(is_open, 0.5 * along, 0.0)
         leaves = np.tile(np.stack([-one, one]), (2, 1, 1))
     return Beam(
         number=1,
-        name="reference",
+        name="open field",
         machine=machine.name,
         energy=model.energy,
         meterset_mu=1.0,
@@ -482,8 +550,8 @@ def reference_beam(machine: Machine, model: BeamModel) -> Beam:
         collimator_deg=still,
         couch_deg=still,
         isocentre_cm=np.zeros(3),
-        jaw_x_cm=None if machine.jaw_x is None else square,
-        jaw_y_cm=None if machine.jaw_y is None else square,
+        jaw_x_cm=None if machine.jaw_x is None else jaws["x"],
+        jaw_y_cm=None if machine.jaw_y is None else jaws["y"],
         leaf_boundaries_cm=boundaries,
         leaf_cm=leaves,
         leaf_axis=machine.mlc.axis,

@@ -15,7 +15,9 @@
 
 A message reads: problem (why it is one). What to do. Example::
 
-    Beam 3 'LAO' has an enhanced dynamic wedge (its fluence is not modelled). Replan without it, or leave the beam out.
+    Beam 3 'LAO' has an enhanced dynamic wedge (its fluence is not modelled). Replan without it.
+
+What can be mended by an argument names it apart, because Python and the command line spell it differently.
 """
 
 from __future__ import annotations
@@ -32,16 +34,26 @@ class SpinedoseError(Exception):
         Why that is a problem; no full stop. May be empty when it goes without saying.
     advice : str
         What the user can do; no full stop.
+    argument : str
+        The argument to do it with, as Python spells it: `bolus="ignore"`, or `beams` where the value is the user's. It
+        follows the advice after "with". The command line has an option of the same name.
     """
 
-    def __init__(self, problem: str, why: str = "", advice: str = "") -> None:
-        self.problem, self.why, self.advice = problem, why, advice
-        text = problem + (f" ({why})" if why else "") + "."
-        super().__init__(text + (f" {advice}." if advice else ""))
+    def __init__(self, problem: str, why: str = "", advice: str = "", argument: str = "") -> None:
+        assert advice or not argument, "an argument belongs to an advice"
+        self.problem, self.why, self.advice, self.argument = problem, why, advice, argument
+        super().__init__(self.spelled_with(f"`{argument}`" if argument else ""))
 
-    def __reduce__(self) -> tuple[type[SpinedoseError], tuple[str, str, str]]:
-        """Pickle with all three parts, so that worker processes hand errors on unharmed."""
-        return type(self), (self.problem, self.why, self.advice)
+    def spelled_with(self, argument: str) -> str:
+        """The message, with another spelling of the argument."""
+        text = self.problem + (f" ({self.why})" if self.why else "") + "."
+        if not self.advice:
+            return text
+        return f"{text} {self.advice}" + (f" with {argument}." if argument else ".")
+
+    def __reduce__(self) -> tuple[type[SpinedoseError], tuple[str, str, str, str]]:
+        """Pickle with all parts, so that worker processes hand errors on unharmed."""
+        return type(self), (self.problem, self.why, self.advice, self.argument)
 
 
 class InvalidInput(SpinedoseError, ValueError):

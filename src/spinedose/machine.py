@@ -445,7 +445,8 @@ class Machine:
             raise UnknownMachine(
                 f"Machine '{self.name}' has no beam '{energy}'",
                 f"there are data for {', '.join(self.beams)}",
-                "Add a beam file as beam_data/README.md describes, or choose another machine with --machine",
+                "Add a beam file as beam_data/README.md describes, or choose another machine",
+                argument="machine",
             ) from None
 
 
@@ -482,7 +483,8 @@ def read_machine(name_or_file: str | Path) -> Machine:
         raise UnknownMachine(
             f"Machine '{name_or_file}' was not found",
             f"spinedose has {', '.join(list_machines())}",
-            "Name one of these with --machine, or give the path of a folder with machine.toml",
+            "Name one of these, or your own folder that holds a machine.toml,",
+            argument="machine",
         )
     files = [place / "machine.toml", *sorted(path for path in place.glob("*.toml") if path.name != "machine.toml")]
     digest = hashlib.sha256()
@@ -532,7 +534,8 @@ def machine_for_beam(
         raise UnknownMachine(
             f"{who} has no MLC to tell its machine '{beam.machine}' by",
             f"spinedose has {', '.join(list_machines())}",
-            "Name the machine with --machine",
+            "Name the machine",
+            argument="machine",
         )
     else:
         candidates = list(among) if among is not None else [read_machine(known) for known in list_machines()]
@@ -542,7 +545,8 @@ def machine_for_beam(
                 f"{who} is for machine '{beam.machine}', whose leaves ({_describe(beam.leaf_boundaries_cm)}) "
                 + ("fit more than one machine" if fitting else "fit no machine"),
                 f"spinedose has {', '.join(m.name for m in candidates)}",
-                "Name the machine with --machine, or the path of your own machine.toml",
+                "Name the machine, or your own folder that holds a machine.toml,",
+                argument="machine",
             )
         machine = fitting[0]
         warnings.append(f"{who}: machine '{beam.machine}' was taken for {machine.name} by its leaf boundaries.")
@@ -554,6 +558,7 @@ def machine_for_beam(
                 f"{who} has leaves along {beam.leaf_axis} ({_describe(beam.leaf_boundaries_cm)})",
                 f"machine {machine.name} has them along {machine.mlc.axis} ({_describe(machine.mlc.boundaries_cm)})",
                 "Choose the machine that the plan was made for",
+                argument="machine",
             )
         if not outer:
             edges = beam.leaf_boundaries_cm[[0, -1]]

@@ -121,7 +121,7 @@ class Dose:
     def save_beams(self, folder: str | Path) -> tuple[Path, ...]:
         """Write one RTDOSE a beam into a folder, `RD_beam_<number>.dcm`; needs `per_beam=True` in the calculation."""
         if not self.beams:
-            raise InvalidInput("There is no dose per beam", "it was not asked for", "Compute with per_beam=True")
+            raise InvalidInput("There is no dose per beam", "it was not asked for", "Compute", argument="per_beam=True")
         return tuple(
             self._write(Path(folder) / f"RD_beam_{number}.dcm", volume, number) for number, volume in self.beams.items()
         )

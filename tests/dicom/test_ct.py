@@ -322,7 +322,7 @@ def test_folders_without_ct(tmp_path: Path) -> None:
     assert "There is no folder" in refusal(tmp_path / "absent")
     (tmp_path / "file").write_text("")
     assert "is not a folder" in refusal(tmp_path / "file")
-    assert "missing_slices='guess'" in refusal(tmp_path, missing_slices="guess")
+    assert "'guess' is no way to treat missing slices" in refusal(tmp_path, missing_slices="guess")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

@@ -607,7 +607,7 @@ def test_files_that_are_no_plan(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    assert "bolus='maybe'" in refusal(syn.plan(), tmp_path, InvalidInput, bolus="maybe")
+    assert "'maybe' is no way to treat a bolus" in refusal(syn.plan(), tmp_path, InvalidInput, bolus="maybe")
     assert "HFDR" in refusal(syn.plan(), tmp_path, InvalidInput, patient_position="HFDR")
 
 

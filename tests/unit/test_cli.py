@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +18,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from spinedose import cli, doctor
-from spinedose.errors import BackendUnavailable, UnsupportedPlan
-from spinedose.grid import Grid
+import spinedose
+from spinedose import cli, doctor, errors
+from spinedose.density import CtImage
+from spinedose.dicom.ct import write_ct
+from spinedose.dicom.plan import write_plan
+from spinedose.errors import BackendUnavailable, InvalidInput, UnsupportedPlan
+from spinedose.grid import Grid, Volume
+from spinedose.plan import Plan
 
 WARNING = "The density curve 'generic' was not measured on the CT scanner in use."
 
@@ -148,9 +157,15 @@ class TestDose:
             (["-o", "there.dcm"], "'there.dcm' exists"),
             (["-o", "folder"], "'folder' is a folder"),
             (["-o", "nowhere/RD.dcm"], "'nowhere' is not there"),
+            (["-o", "there.dcm/RD.dcm"], "'there.dcm' is a file"),
             (["--per-beam", "-o", "full.dcm"], "'full_beams' is not empty"),
-            (["--backend", "abacus"], "abacus"),
-            (["--bolus", "perhaps"], "perhaps"),
+            (
+                ["--backend", "abacus"],
+                "'--backend' ('abacus' is not one of 'auto', 'cpu'). See '",
+            ),
+            (["--bolus", "perhaps"], "'--bolus' ('perhaps' is not one of 'refuse', 'ignore'). See '"),
+            (["--spacing-mm", "wide"], "Invalid value for '--spacing-mm' ("),
+            (["--sapcing-mm", "2"], "No such option: --sapcing-mm"),
         ],
     )
     def test_refused_before_anything_is_read(
@@ -164,9 +179,46 @@ class TestDose:
         done = run("dose", "RP.dcm", ".", *(["-o", "RD.dcm"] if "-o" not in arguments else []), *arguments)
         assert done.exit_code == 2, done.output
         assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
         assert asked == {}
         assert Path("there.dcm").read_text() == "old"
+        assert sorted(str(path) for path in Path().rglob("*")) == [
+            "RP.dcm", "folder", "full_beams", "full_beams/old.dcm", "there.dcm"
+        ]  # fmt: skip
+
+    @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder into which nobody can write")
+    def test_a_folder_that_takes_no_files_is_refused(self, asked: dict[str, Any], tmp_path: Path) -> None:
+        """Its rights would let root write."""
+        done = run("dose", "RP.dcm", tmp_path, "-o", "/proc/RD.dcm")
+        assert done.exit_code == 2
+        assert re.fullmatch(
+            r"Nothing can be written into the folder '/proc' \(.+\)\. Choose another place\.\n", done.stderr
+        )
+        assert asked == {}
+
+    @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_write_protected_folder_is_refused(self, asked: dict[str, Any], tmp_path: Path) -> None:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        done = run("dose", "RP.dcm", tmp_path, "-o", tmp_path / "locked" / "RD.dcm")
+        assert done.exit_code == 2
+        assert "(Permission denied). Choose another place." in done.stderr
+        assert asked == {}
+
+    def test_a_ct_slice_is_not_overwritten_even_by_force(self, asked: dict[str, Any], tmp_path: Path) -> None:
+        from pydicom.dataset import Dataset
+        from pydicom.uid import CTImageStorage
+
+        dataset = Dataset()
+        dataset.SOPClassUID, dataset.Modality = CTImageStorage, "CT"
+        slice_ = tmp_path / "CT_0001.dcm"
+        dataset.save_as(slice_, implicit_vr=False, little_endian=True)
+        before = slice_.read_bytes()
+        done = run("dose", "RP.dcm", tmp_path, "-o", slice_, "--force")
+        assert done.exit_code == 2
+        assert "is a CT slice (it would be lost). Choose another name." in done.stderr
+        assert slice_.read_bytes() == before
+        assert asked == {}
 
     def test_force_overwrites(self, asked: dict[str, Any], tmp_path: Path) -> None:
         (tmp_path / "RD.dcm").write_text("old")
@@ -184,12 +236,27 @@ class TestDose:
             ),
             (BackendUnavailable("There is no GPU"), 2, "There is no GPU.\n"),
             (
+                InvalidInput("The CT lacks 1 slice(s)", "at z", "Accept it", argument='missing_slices="interpolate"'),
+                2,
+                "The CT lacks 1 slice(s) (at z). Accept it with --missing-slices interpolate.\n",
+            ),
+            (
+                InvalidInput("There are two groups", "", "Choose one", argument="fraction_group"),
+                2,
+                "There are two groups. Choose one with --fraction-group.\n",
+            ),
+            (
+                InvalidInput("There is no dose per beam", "", "Compute", argument="per_beam=True"),
+                2,
+                "There is no dose per beam. Compute with --per-beam.\n",
+            ),
+            (
                 FileNotFoundError(2, "No such file or directory", "x.dcm"),
                 2,
                 "A file 'x.dcm' cannot be used (No such file",
             ),
             (OSError(28, "No space left on device"), 2, "A file cannot be used (No space left on device)."),
-            (KeyboardInterrupt(), 130, "Interrupted; nothing was written.\n"),
+            (KeyboardInterrupt(), 130, "Interrupted; no file is half written.\n"),
         ],
     )
     def test_errors_are_one_line_and_leave_no_file(
@@ -218,6 +285,64 @@ class TestDose:
         assert isinstance(done.exception, ZeroDivisionError)
 
 
+def _message_calls() -> list[tuple[str, ast.Call]]:
+    """Every place below the command line where an error's message is made."""
+    kinds = {name for name, value in vars(errors).items() if inspect.isclass(value)} | {"refuse", "_prove"}
+    folder = Path(spinedose.__file__).parent
+    return [
+        (f"{path.relative_to(folder)}:{node.lineno}", node)
+        for path in sorted(folder.rglob("*.py"))
+        if path.name != "cli.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and (getattr(node.func, "id", "") or getattr(node.func, "attr", "")) in kinds
+    ]
+
+
+class TestArgumentsInMessages:
+    """A message from below names the thing in words and the argument apart, which options spell differently."""
+
+    PYTHON = frozenset(
+        name
+        for function in (spinedose.read_plan, spinedose.read_ct, spinedose.compute_dose)
+        for name in inspect.signature(function).parameters
+    )
+
+    def test_every_argument_named_is_one_in_python_and_an_option(self) -> None:
+        options = run("dose", "--help").stdout
+        named = [
+            (place, str(ast.literal_eval(word.value)))
+            for place, call in _message_calls()
+            for word in call.keywords
+            if word.arg == "argument"
+        ]
+        assert len(named) >= 10
+        for place, argument in named:
+            assert argument.partition("=")[0] in self.PYTHON, place
+            assert re.search(rf"{cli._as_option(argument).split()[0]}\b", options), place
+
+    def test_the_values_named_are_values_of_the_options(self, asked: dict[str, Any], tmp_path: Path) -> None:
+        options = {
+            cli._as_option(str(ast.literal_eval(word.value)))
+            for _, call in _message_calls()
+            for word in call.keywords
+            if word.arg == "argument" and "=" in str(ast.literal_eval(word.value))
+        }
+        assert {"--missing-slices interpolate", "--bolus ignore"} <= options
+        done = the_dose(tmp_path, *(part for option in options for part in option.split()))
+        assert done.exit_code == 0, done.output
+
+    def test_no_message_spells_an_argument_itself(self) -> None:
+        names = "|".join(sorted(self.PYTHON))
+        compound = "|".join(sorted(name for name in self.PYTHON if "_" in name))
+        spelled = re.compile(rf"--[a-z]|\b({names})=|\b({compound})\b")
+        for place, call in _message_calls():
+            texts = [*call.args, *(word.value for word in call.keywords if word.arg != "argument")]
+            for text in texts:
+                for part in ast.walk(text):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        assert not spelled.search(part.value), f"{place}: {part.value}"
+
+
 class TestOtherCommands:
     def test_version(self) -> None:
         assert run("--version").stdout.startswith("spinedose 0.")
@@ -226,6 +351,12 @@ class TestOtherCommands:
         done = run()
         assert "dose" in done.output
         assert "doctor" in done.output
+        assert done.exit_code == 2
+
+    def test_a_misspelt_command_is_told_in_one_line(self) -> None:
+        done = run("does")
+        assert done.exit_code == 2
+        assert re.fullmatch(r"No such command 'does'\. Did you mean 'dose'\? See '\w+ --help'\.\n", done.stderr)
 
     def test_machines_are_listed_with_their_sources(self) -> None:
         from spinedose.machine import list_machines
@@ -287,4 +418,34 @@ class TestAsAProcess:
     def test_wrong_arguments(self) -> None:
         done = self._run("dose", "only-a-plan")
         assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+        assert re.fullmatch(r"Missing argument 'CTDIR'\. See '.* dose --help'\.\n", done.stderr)
+
+    def test_an_empty_ct_folder_and_a_plan_as_ct(self, tmp_path: Path, make_plan: Callable[..., Plan]) -> None:
+        plan = write_plan(make_plan(), tmp_path / "RP.dcm")
+        (tmp_path / "CT").mkdir()
+        for ct, message in (
+            (tmp_path / "CT", "has no CT slices ("),
+            (plan, "is not a folder (the CT is asked for as a folder of slices). Name the folder."),
+        ):
+            done = self._run("dose", plan, ct, "-o", tmp_path / "RD.dcm")
+            assert done.returncode == 2
+            assert message in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["CT", "RP.dcm"]
+
+    def test_a_ct_slice_as_plan(self, tmp_path: Path) -> None:
+        air = CtImage(Volume(FakeDose.grid, np.full(FakeDose.grid.shape, -1000, np.int16)))
+        folder, first = tmp_path / "CT", write_ct(air, tmp_path / "CT")[0]
+        done = self._run("dose", first, folder, "-o", tmp_path / "RD.dcm")
+        assert done.returncode == 2
+        assert done.stderr.endswith(
+            "is of modality CT (a file of modality RTPLAN is asked for here). Name the RTPLAN file.\n"
+        )
+        assert not (tmp_path / "RD.dcm").exists()
+
+    def test_the_help_comes_at_once(self) -> None:
+        """Nothing heavy is loaded for it."""
+        code = "import sys; from spinedose.cli import main\ntry: main()\nfinally: print(sorted(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+        loaded = ast.literal_eval(done.stdout.splitlines()[-1])
+        assert not {"numpy", "scipy", "numba", "pydicom", "matplotlib"} & set(loaded)

@@ -181,7 +181,7 @@ class TestReadCurve:
             read_curve(file)
 
     def test_names_what_there_is_instead(self) -> None:
-        with pytest.raises(BeamDataError, match="Known are generic"):
+        with pytest.raises(BeamDataError, match=r"Name one that spinedose has \(generic\)"):
             read_curve("nonsense")
 
 
@@ -244,6 +244,28 @@ class TestOverrides:
         np.testing.assert_allclose(found.mass.values[4, 9], expected, atol=1e-6)
         assert sum("'hollow' has no density" in text for text in found.warnings) == 1
         assert sum("'bolus' has no density" in text for text in found.warnings) == 1
+
+    @pytest.mark.parametrize(("edge", "warns"), [(3.0, False), (3.08, False), (3.12, True), (4.0, True)])
+    def test_warns_when_the_body_cuts_off_a_part(self, edge: float, warns: bool) -> None:
+        """The body ends at x = 3; of an override from 1 to `edge` the share (edge - 3) / (edge - 1) is lost."""
+        ct = _water()
+        body = _box("body", (0, 0, 0), (3.0, 4, 4), 0.4, type="EXTERNAL")
+        rod = _box("rod", (1.0, 1, 0), (edge, 2, 4), 0.4, relative_mass_density=2.0)
+        both = StructureSet((body, rod))
+        warnings = build_density(ct, ct.hu.grid, body=find_body(ct, both), curve=CURVE, structures=both).warnings
+        text = f"The density override of 'rod' counts in 8 of its {4 * (edge - 1):.3g} cm3"
+        assert any(text in warning for warning in warnings) == warns
+        assert any("'rod' counts" in warning for warning in warnings) == warns
+
+    def test_a_coarse_ct_takes_nothing_from_an_override_within_the_body(self) -> None:
+        """Overrides count by the exact share of each voxel, so that voxels of 1 cm keep a rod of 3 mm."""
+        ct = _water((6, 6, 6), (1.0, 1.0, 1.0))
+        body = _box("body", (0, 0, 0), (6, 6, 6), 1.0, type="EXTERNAL")
+        rod = _box("rod", (2.4, 2.2, 1), (2.7, 2.5, 5), 1.0, relative_mass_density=2.0)
+        both = StructureSet((body, rod))
+        found = build_density(ct, ct.hu.grid, body=find_body(ct, both), curve=CURVE, structures=both)
+        assert found.overrides == (("rod", pytest.approx(0.3 * 0.3 * 4)),)
+        assert not any("'rod' counts" in warning for warning in found.warnings)
 
     def test_a_bolus_without_density_changes_nothing_inside_the_body(self) -> None:
         ct = _water()
@@ -407,6 +429,23 @@ class TestBody:
         inside = find_body(ct, StructureSet((external,))).inside.values
         assert inside[4, 9, 1] == is_inside
         assert inside[4, 9, 2]
+
+    @pytest.mark.parametrize(
+        ("end", "warning"),
+        [
+            (3.0, None),  # whole voxels
+            (3.04, None),  # a fifth of a voxel: 0.04 / 2.64 = 1.5 %
+            (3.08, "measures 41.6 cm3 in voxels of the CT, but 42.88 cm3 by its contours"),  # 0.08 / 2.68 = 3.0 % less
+            (3.12, "measures 44.8 cm3 in voxels of the CT, but 43.52 cm3 by its contours"),  # 0.08 / 2.72 = 2.9 % more
+        ],
+    )
+    def test_warns_when_voxels_are_too_coarse_for_the_outline(self, end: float, warning: str | None) -> None:
+        """A slab 4 cm x 4 cm of voxels of 0.2 cm from x = 0.4 to `end`: voxels count from one half on."""
+        ct = _water()
+        external = _box("Outline", (0.4, 0, 0), (end, 4, 4), 0.4, type="EXTERNAL")
+        found = [text for text in find_body(ct, StructureSet((external,))).warnings if "measures" in text]
+        assert len(found) == (warning is not None)
+        assert warning is None or warning in found[0]
 
     def test_without_external_the_skin_is_used_with_a_warning(self) -> None:
         grid = Grid((0.0, 0.0, 0.0), (0.2, 0.2, 0.4), (5, 40, 40))

@@ -14,12 +14,12 @@ import pytest
 from spinedose import engine
 from spinedose.backends.select import select_backend
 from spinedose.density import CtImage
-from spinedose.engine import Settings, compute_dose, reference_beam, reference_output
+from spinedose.engine import Settings, compute_dose, open_field_beam, reference_output
 from spinedose.errors import BackendUnavailable, InvalidInput, NumericalError, UnknownMachine
 from spinedose.grid import Grid, Volume
 from spinedose.machine import read_machine
 from spinedose.result import Dose, ResultInfo
-from spinedose.structures import StructureSet
+from spinedose.structures import Structure, StructureSet
 
 M120 = "varian-truebeam-m120"
 QUICK = Settings(directions=96, moments=3)
@@ -146,6 +146,22 @@ def test_warnings_of_plan_ct_and_stages_are_carried_once(solve, make_plan, make_
     assert any("EXTERNAL" in w for w in found) and len(set(found)) == len(found)
 
 
+@pytest.mark.parametrize(("density", "warns"), [(14.0, False), (16.0, True)])
+def test_matter_beyond_the_attenuation_table_is_a_warning(
+    solve, make_plan, make_beam, density: float, warns: bool
+) -> None:
+    """A block of 10 cm with 14 times the electrons of water is 140 cm deep along a ray, one with 16 times 160 cm."""
+    square = np.array([[-5.0, -5.0], [5.0, -5.0], [5.0, 5.0], [-5.0, 5.0]])
+    contours = tuple(np.column_stack([square, np.full(4, z)]) for z in np.arange(-4.75, 5.0, 0.5))
+    block = Structure(
+        1, "block", contours_cm=contours, relative_mass_density=density, relative_electron_density=density
+    )
+    found = solve(make_plan(make_beam(**SMALL)), structures=StructureSet((block,))).metadata.warnings
+    told = [text for text in found if "water-equivalent" in text]
+    assert len(told) == warns
+    assert all("up to 160 cm of water-equivalent matter, but attenuation is known to 150 cm" in text for text in told)
+
+
 def test_result_says_where_it_comes_from(solve, make_plan, make_beam) -> None:
     plan = make_plan(make_beam(**SMALL), make_beam(**SMALL, number=2, energy="10X"))
     dose = solve(plan)
@@ -198,12 +214,12 @@ def test_calibration_scales_the_dose(solve, make_plan, make_beam, monkeypatch) -
 
 def test_reference_field_is_made_by_what_the_machine_has() -> None:
     truebeam = read_machine(M120)
-    beam = reference_beam(truebeam, truebeam.beam("6X"))
+    beam = open_field_beam(truebeam, truebeam.beam("6X"), (10.0, 10.0))
     half = truebeam.beam("6X").calibration.field_cm / 2
     np.testing.assert_array_equal(beam.jaw_x_cm, [[-half, half]] * 2)
     assert beam.leaf_cm is None and beam.meterset_mu == 1.0
     agility = read_machine("elekta-agility")
-    beam = reference_beam(agility, agility.beam("6X"))
+    beam = open_field_beam(agility, agility.beam("6X"), (10.0, 10.0))
     assert beam.jaw_x_cm is None and beam.leaf_cm is not None
     width = beam.leaf_cm[0, 1] - beam.leaf_cm[0, 0]
     opened = np.diff(beam.leaf_boundaries_cm)[width > 0].sum()
@@ -254,7 +270,7 @@ def test_reference_point_has_the_calibrated_dose(name: str, make_plan) -> None:
     hu = np.pad(np.zeros((n, deep, n), np.float32), 4, constant_values=-1000.0)
     first = -0.5 * h * (n + 7)
     ct = CtImage(Volume(Grid((first, surface - 3.5 * h, first), (h,) * 3, hu.shape), hu))
-    beam = replace(reference_beam(machine, model), meterset_mu=100.0)
+    beam = replace(open_field_beam(machine, model, (10.0, 10.0)), meterset_mu=100.0)
     dose = compute_dose(make_plan(beam), ct, machine=machine, spacing_cm=h)
     offsets = np.linspace(-0.5, 0.5, 9)
     z, y, x = np.meshgrid(offsets, surface + reference.depth_cm + offsets, offsets, indexing="ij")

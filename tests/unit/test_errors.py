@@ -22,6 +22,10 @@ from spinedose.errors import InvalidInput, SpinedoseError, SpinedoseWarning, Unr
         (("Beam 3 has a wedge", "it is not modelled"), "Beam 3 has a wedge (it is not modelled)."),
         (("Beam 3 has a wedge", "", "Leave it out"), "Beam 3 has a wedge. Leave it out."),
         (("Beam 3 has a wedge",), "Beam 3 has a wedge."),
+        (
+            ("Beam 3 has a wedge", "", "Choose other beams", "beams"),
+            "Beam 3 has a wedge. Choose other beams with `beams`.",
+        ),
     ],
 )
 def test_message(parts: tuple[str, ...], text: str) -> None:
@@ -37,14 +41,18 @@ ALL = [
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if issubclass(kind, SpinedoseError)])
 def test_survives_the_way_between_processes(kind: type[SpinedoseError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("problem", "why", "advice")))
+    error = pickle.loads(pickle.dumps(kind("problem", "why", "advice", "name=1")))
     assert type(error) is kind
-    assert (error.problem, error.why, error.advice, str(error)) == (
-        "problem",
-        "why",
-        "advice",
-        "problem (why). advice.",
+    assert (error.problem, error.why, error.advice, error.argument) == ("problem", "why", "advice", "name=1")
+    assert str(error) == "problem (why). advice with `name=1`."
+
+
+def test_an_argument_can_be_spelled_in_another_way() -> None:
+    error = InvalidInput("The CT lacks 1 slice(s)", "z", "Accept it", argument='missing_slices="interpolate"')
+    assert error.spelled_with("--missing-slices interpolate") == (
+        "The CT lacks 1 slice(s) (z). Accept it with --missing-slices interpolate."
     )
+    assert InvalidInput("problem", "why", "advice").spelled_with("") == "problem (why). advice."
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -142,9 +142,9 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, file: str, old: str, ne
 
 
 def test_unknown_machine_and_energy_say_what_there_is() -> None:
-    with pytest.raises(UnknownMachine, match=r"varian-truebeam-m120.*--machine"):
+    with pytest.raises(UnknownMachine, match=r"varian-truebeam-m120.*`machine`"):
         read_machine("clinac-4")
-    with pytest.raises(UnknownMachine, match=r"no beam '15X'.*6X.*--machine"):
+    with pytest.raises(UnknownMachine, match=r"no beam '15X'.*6X.*`machine`"):
         read_machine("elekta-agility").beam("15X")
 
 
@@ -174,7 +174,7 @@ def test_wider_outermost_leaves_are_tolerated_with_a_warning() -> None:
 
 
 def test_jaws_alone_need_a_name() -> None:
-    with pytest.raises(UnknownMachine, match="--machine"):
+    with pytest.raises(UnknownMachine, match="`machine`"):
         machine_for_beam(plan_beam(None))
     machine, warnings = machine_for_beam(plan_beam(None), "varian-truebeam-hd120")
     assert machine.name == "varian-truebeam-hd120" and warnings == ()

@@ -95,7 +95,11 @@ def expect_modality(dataset: Dataset, path: PathLike, modality: str) -> None:
     found = Item(dataset, f"'{Path(path).name}'").text("Modality", default="")
     if found != modality:
         kind = f"of modality {found}" if found else "without a modality"
-        raise UnreadableFile(f"'{Path(path).name}' is {kind}", f"a file of modality {modality} is asked for here", "")
+        raise UnreadableFile(
+            f"'{Path(path).name}' is {kind}",
+            f"a file of modality {modality} is asked for here",
+            f"Name the {modality} file",
+        )
 
 
 @contextmanager

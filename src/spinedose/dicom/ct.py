@@ -73,15 +73,19 @@ def read_ct(
         If slices are missing, double or unevenly spaced, series are mixed, or geometry is absent or oblique.
     """
     if missing_slices not in ("refuse", "interpolate"):
-        raise InvalidInput(f"missing_slices='{missing_slices}' is not known", "", 'Use "refuse" or "interpolate"')
+        raise InvalidInput(f"'{missing_slices}' is no way to treat missing slices", "", 'Use "refuse" or "interpolate"')
     if patient_position is not None and patient_position not in PATIENT_POSITIONS:
-        raise InvalidInput(f"Patient position '{patient_position}' is not known", f"use {', '.join(PATIENT_POSITIONS)}")
+        raise InvalidInput(
+            f"Patient position '{patient_position}' is not known", "", f"Use one of {', '.join(PATIENT_POSITIONS)}"
+        )
     folder = Path(directory)
     with quiet_pydicom():
         slices = [_read_slice(path, item) for path, item in _ct_files(folder)]
         if not slices:
             raise InvalidInput(
-                f"Folder '{folder}' has no CT slices", "no file in it is a CT image", "Name their folder"
+                f"Folder '{folder}' has no CT slices",
+                "no file in it is a CT image, and folders within it are not searched",
+                "Name the folder of the slices",
             )
         _prove_one_series(slices)
         slices.sort(key=lambda s: s.position_mm)
@@ -152,6 +156,14 @@ def _ct_files(folder: Path) -> list[tuple[Path, Item]]:
         if item.text("Modality", default="") == "CT" and "LOCALIZER" not in item.texts("ImageType"):
             found.append((path, item))
     return found
+
+
+def is_ct_slice(file: PathLike) -> bool:
+    """Whether a file is a DICOM image of modality CT."""
+    try:
+        return Item(open_dicom(file, stop_before_pixels=True), "").text("Modality", default="") == "CT"
+    except UnreadableFile:
+        return False
 
 
 def _read_slice(path: Path, item: Item) -> _Slice:
@@ -281,7 +293,8 @@ def _lattice(slices: list[_Slice], missing_slices: str) -> list[int]:
             raise InvalidInput(
                 f"The CT lacks {index[-1] + 1 - len(slices)} slice(s)",
                 where + ("; ..." if len(gaps) > 4 else ""),
-                'Export the whole series, or accept interpolation with missing_slices="interpolate"',
+                "Export the whole series, or accept interpolation",
+                argument='missing_slices="interpolate"',
             )
         if counts.max() > 2:
             raise InvalidInput("The CT lacks several slices in a row", where, "Export the whole series")
@@ -408,7 +421,12 @@ def _patient_position(first: _Slice, override: str | None, warnings: list[str]) 
             warnings.append(f"The CT says patient position {told}; it was overruled by {override}.")
         return override
     if not told:
-        raise InvalidInput("The CT does not say the patient position", "", "Give it with patient_position")
+        raise InvalidInput(
+            "The CT does not say the patient position",
+            "beams would come from the wrong side",
+            "Give it",
+            argument="patient_position",
+        )
     if told not in PATIENT_POSITIONS:
         raise UnsupportedPlan(
             f"The CT has patient position '{told}'", f"only {', '.join(PATIENT_POSITIONS)} are computed"

@@ -109,9 +109,11 @@ def read_plan(
         stacked MLC, particles, a tilted table.
     """
     if bolus not in ("refuse", "ignore"):
-        raise InvalidInput(f"bolus='{bolus}' is not known", "", 'Use "refuse" or "ignore"')
+        raise InvalidInput(f"'{bolus}' is no way to treat a bolus", "", 'Use "refuse" or "ignore"')
     if patient_position is not None and patient_position not in PATIENT_POSITIONS:
-        raise InvalidInput(f"Patient position '{patient_position}' is not known", f"use {', '.join(PATIENT_POSITIONS)}")
+        raise InvalidInput(
+            f"Patient position '{patient_position}' is not known", "", f"Use one of {', '.join(PATIENT_POSITIONS)}"
+        )
     dataset = open_dicom(file)
     with quiet_pydicom():
         expect_modality(dataset, file, "RTPLAN")
@@ -216,7 +218,8 @@ def _choose_group(plan: Item, wanted: int | None, beams: dict[int, Item]) -> _Gr
         raise InvalidInput(
             f"{plan.name} has several fraction groups",
             f"groups {known} have metersets and fractions of their own",
-            "Choose one with fraction_group",
+            "Choose one",
+            argument="fraction_group",
         )
     if wanted is not None and wanted not in groups:
         raise InvalidInput(f"{plan.name} has no fraction group {wanted}", f"it has {known}", "Choose among them")
@@ -271,12 +274,16 @@ def _patient_position(plan: Item, beams: list[Item], override: str | None, warni
         raise InvalidInput(
             f"{plan.name} does not say the patient position",
             "beams would come from the wrong side",
-            "Give it with patient_position",
+            "Give it",
+            argument="patient_position",
         )
     if len(found) > 1:
         which = ", ".join(f"{position} ({name})" for position, name in found.items())
         raise UnsupportedPlan(
-            f"{plan.name} has beams in several patient positions", which, "Compute them apart with the choice of beams"
+            f"{plan.name} has beams in several patient positions",
+            which,
+            "Compute those of one position at a time",
+            argument="beams",
         )
     position = next(iter(found))
     if position not in PATIENT_POSITIONS:
@@ -319,7 +326,8 @@ def _read_beam(beam: Item, group: _Group, points: dict[int, Array], bolus: str, 
         raise InvalidInput(
             f"{beam.name} has a meterset of {meterset:g} MU",
             "a treatment beam delivers more than none",
-            "Correct it, or leave the beam out with the choice of beams",
+            "Correct it, or choose other beams",
+            argument="beams",
         )
     weights = _cumulative_meterset(beam, control_points, warnings)
     gantry = _angles(beam, control_points, weights, "GantryAngle", "GantryRotationDirection", rising="CW")
@@ -354,23 +362,25 @@ def _read_beam(beam: Item, group: _Group, points: dict[int, Array], bolus: str, 
 
 
 def _refuse_what_is_not_computed(beam: Item, control_points: list[Item], bolus: str, warnings: list[str]) -> None:
-    def refuse(problem: str, why: str, advice: str = "Replan without it, or leave the beam out") -> UnsupportedPlan:
-        return UnsupportedPlan(f"{beam.name} {problem}", why, advice)
+    def refuse(
+        problem: str, why: str, advice: str = "Replan without it, or choose other beams", argument: str = "beams"
+    ) -> UnsupportedPlan:
+        return UnsupportedPlan(f"{beam.name} {problem}", why, advice, argument)
 
     radiation = beam.text("RadiationType", default="")
     if radiation != "PHOTON":
         if not radiation:
             raise InvalidInput(f"{beam.name} does not say its type of radiation", "only photons are computed")
-        raise refuse(f"is a beam of type {radiation}", "only photons are computed", "Leave the beam out")
+        raise refuse(f"is a beam of type {radiation}", "only photons are computed", "Choose other beams")
     kind = beam.text("TreatmentDeliveryType", default="")
     if kind not in _PHOTON_TREATMENT:
-        raise refuse(f"has treatment delivery type {kind}", "what it delivers is not known", "Leave the beam out")
+        raise refuse(f"has treatment delivery type {kind}", "what it delivers is not known", "Choose other beams")
     unit = beam.text("PrimaryDosimeterUnit", default="MU")
     if unit != "MU":
-        raise refuse(f"is measured in {unit}", "only monitor units are computed", "Leave the beam out")
+        raise refuse(f"is measured in {unit}", "only monitor units are computed", "Choose other beams")
     sad = beam.number("SourceAxisDistance", default=STANDARD_SAD_MM)
     if abs(sad - STANDARD_SAD_MM) > 0.5:
-        raise refuse(f"has a source to axis distance of {sad:g} mm", "only 1000 mm is computed", "Leave the beam out")
+        raise refuse(f"has a source to axis distance of {sad:g} mm", "only 1000 mm is computed", "Choose other beams")
 
     wedges = beam.items("WedgeSequence", "wedge")
     if (wedges or beam.integer("NumberOfWedges", default=0)) and not _wedges_stay_out(control_points):
@@ -387,7 +397,10 @@ def _refuse_what_is_not_computed(beam: Item, control_points: list[Item], bolus: 
     if beam.has("ReferencedBolusSequence") or beam.integer("NumberOfBoli", default=0):
         if bolus == "refuse":
             raise refuse(
-                "has a bolus", "an RTPLAN does not hold its shape", 'Compute without it by bolus="ignore", or leave out'
+                "has a bolus",
+                "an RTPLAN does not hold its shape",
+                "Choose other beams, or compute without the bolus",
+                argument='bolus="ignore"',
             )
         warnings.append(f"{beam.name} has a bolus, which was left out of the computation.")
     if beam.has("ApplicatorSequence"):
@@ -401,7 +414,7 @@ def _refuse_what_is_not_computed(beam: Item, control_points: list[Item], bolus: 
         name = device.text("RTBeamLimitingDeviceType")
         if re.fullmatch(r"MLC[XY]\d+", name):
             raise refuse(
-                f"has stacked MLC layers ({name})", "only one layer of leaves is modelled", "Leave the beam out"
+                f"has stacked MLC layers ({name})", "only one layer of leaves is modelled", "Choose other beams"
             )
         if name not in _ROLE_OF_DEVICE:
             raise refuse(f"has a beam limiting device '{name}'", f"only {', '.join(_ROLE_OF_DEVICE)} are modelled")
@@ -622,7 +635,10 @@ def _isocentre(beam: Item, control_points: list[Item]) -> Array:
             moved = point.numbers("IsocenterPosition", count=3) / MM_PER_CM - isocentre
             if np.abs(moved).max() > ISOCENTRE_TOLERANCE_CM:
                 raise UnsupportedPlan(
-                    f"{point.name} has another isocentre", "the table moves during the beam", "Leave the beam out"
+                    f"{point.name} has another isocentre",
+                    "the table moves during the beam",
+                    "Choose other beams",
+                    argument="beams",
                 )
     return np.asarray(isocentre)
 

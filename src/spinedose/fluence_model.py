@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.machine import BeamModel, Jaw, Machine
+from spinedose.machine import BeamModel, ExtraFocal, Jaw, Machine
 from spinedose.segments import Segments
 
 Array = NDArray[np.float64]
@@ -243,18 +243,21 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
             limits[axis] = (np.full((n, len(points[axis])), -np.inf), np.full((n, len(points[axis])), np.inf))
         else:
             lo, hi = (
-                _on_source(machine, source.distance_cm, jaw.plane_cm, position[:, side, None], points[axis])
+                _on_source(machine, source, jaw.plane_cm, position[:, side, None], points[axis])
                 for side in (0, 1)
             )
             limits[axis] = (lo, hi)
+    _, fall = _seen_from_aside(machine, source)
+    light: Array = np.exp(-fall * y_cm**2)[:, None] * np.exp(-fall * x_cm**2)[None, :]
     by_jaws = {axis: _between(*limits[axis], source.sigma_cm) for axis in limits}
     seen = by_jaws["y"][:, :, None] * by_jaws["x"][:, None, :]
     if segments.leaf_start_cm is None or segments.leaf_end_cm is None or segments.leaf_boundaries_cm is None:
+        seen *= light
         return seen
     along, across = ("x", "y") if segments.leaf_axis == "x" else ("y", "x")
     plane = machine.mlc.plane_cm
     edges = np.concatenate([[-np.inf], segments.leaf_boundaries_cm, [np.inf]])
-    side = _on_source(machine, source.distance_cm, plane, edges[:, None], points[across])
+    side = _on_source(machine, source, plane, edges[:, None], points[across])
     low, high = (part[:, None, :] for part in limits[across])
     rows = _between(np.maximum(side[None, :-1], low), np.minimum(side[None, 1:], high), source.sigma_cm)
     start, end = (physical_tips(leaf, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
@@ -265,14 +268,15 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
     open_ = 0.0
     for k in range(times):
         tips = start + (end - start) * ((k + 0.5) / times)
-        tip = [_on_source(machine, source.distance_cm, plane, tips[:, bank, :, None], points[along]) for bank in (0, 1)]
+        tip = [_on_source(machine, source, plane, tips[:, bank, :, None], points[along]) for bank in (0, 1)]
         columns = _between(np.maximum(tip[0], low), np.minimum(tip[1], high), source.sigma_cm)
         # Beyond the outermost leaves there is no leaf.
         beyond = by_jaws[along][:, None, :]
         columns = np.concatenate([beyond, columns, beyond], axis=1)
         share = np.matmul(rows.transpose(0, 2, 1), columns)
         open_ = open_ + (share if along == "x" else share.transpose(0, 2, 1)) / times
-    return open_ + beam_model.mlc_transmission * (seen - open_)
+    whole: Array = (open_ + beam_model.mlc_transmission * (seen - open_)) * light
+    return whole
 
 
 def fluence_raster(
@@ -346,10 +350,25 @@ def _jaws(machine: Machine, segments: Segments) -> dict[str, tuple[Jaw, Array]]:
     return found
 
 
-def _on_source(machine: Machine, source_cm: float, plane_cm: float, edge_cm: Array, point_cm: Array) -> Array:
-    """Project an edge from points of the isocentre plane onto the plane of the source (11) [cm]."""
-    a = (plane_cm - source_cm) / (machine.sad_cm - source_cm)
-    return (edge_cm * (plane_cm / machine.sad_cm) - a * point_cm) / (1 - a)
+def _on_source(machine: Machine, source: ExtraFocal, plane_cm: float, edge_cm: Array, point_cm: Array) -> Array:
+    """Project an edge from points of the isocentre plane onto the plane of the source (11).
+
+    Counted from the middle of the source as the point sees it (13a) [cm].
+    """
+    a = (plane_cm - source.distance_cm) / (machine.sad_cm - source.distance_cm)
+    shift, _ = _seen_from_aside(machine, source)
+    return (edge_cm * (plane_cm / machine.sad_cm) - a * point_cm) / (1 - a) - shift * point_cm
+
+
+def _seen_from_aside(machine: Machine, source: ExtraFocal) -> tuple[float, float]:
+    """How the source looks from off the axis (13a): shift of its middle [1], and fall-off of its light [1/cm^2]."""
+    angle = math.radians(source.scatter_angle_deg)
+    if math.isinf(angle):
+        return 0.0, 0.0
+    alpha = 1 / (machine.sad_cm - source.distance_cm)
+    beta = alpha + 1 / source.distance_cm
+    narrowing = (beta * source.sigma_cm / angle) ** 2
+    return alpha * beta * (source.sigma_cm / angle) ** 2, 0.5 * (alpha / angle) ** 2 * (1 - narrowing)
 
 
 def _between(low: Array, high: Array, sigma: float) -> Array:

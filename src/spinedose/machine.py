@@ -140,19 +140,24 @@ class ExtraFocal:
     distance_cm : float
         Distance of its plane from the target [cm].
     sigma_cm : float
-        Its standard deviation in that plane [cm].
+        Its standard deviation in that plane, as seen from the axis [cm].
     weight : float
         Energy fluence on the axis when all of it is visible, relative to the primary there.
+    scatter_angle_deg : float
+        Standard deviation, in each of two directions, of the angle by which its photons were scattered [degrees];
+        infinite when they leave every point alike in all directions.
     """
 
     distance_cm: float
     sigma_cm: float
     weight: float
+    scatter_angle_deg: float = math.inf
 
     def __post_init__(self) -> None:
         _prove(self.distance_cm > 0, "The extra-focal source does not lie below the target")
         _prove(self.sigma_cm > 0, "The extra-focal source has no width")
         _prove(0 <= self.weight < 1, "The extra-focal weight lies outside 0 to 1")
+        _prove(self.scatter_angle_deg > 0, "The scatter angle of the extra-focal source is not positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +432,14 @@ class Machine:
             planes = [part.plane_cm for part in (self.jaw_x, self.jaw_y, self.mlc) if part is not None]
             _prove(
                 beam.extra_focal.distance_cm < min(planes), f"{where}: the extra-focal source lies below a collimator"
+            )
+            source = beam.extra_focal
+            turn = source.sigma_cm * (1 / source.distance_cm + 1 / (self.sad_cm - source.distance_cm))
+            _prove(
+                math.radians(source.scatter_angle_deg) > turn,
+                f"{where}: the scatter angle is {source.scatter_angle_deg:g} degrees",
+                f"the edge of the extra-focal source turns photons by {math.degrees(turn):.3g} degrees",
+                "Raise scatter_angle_deg or lower sigma_cm",
             )
         object.__setattr__(self, "beams", MappingProxyType(dict(self.beams)))
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
@@ -710,9 +723,10 @@ def _beam_from(table: _Table) -> BeamModel:
         part.finish()
         return made
 
-    def simple(key: str, kind: Any, names: tuple[str, ...]) -> Any:
+    def simple(key: str, kind: Any, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
         part = table.table(key)
-        made = _located(part, lambda: kind(**{name: part.number(name) for name in names}))
+        given = (*names, *(name for name in optional if name in part.content))
+        made = _located(part, lambda: kind(**{name: part.number(name) for name in given}))
         part.finish()
         return made
 
@@ -741,7 +755,9 @@ def _beam_from(table: _Table) -> BeamModel:
             radial_fluence=radial("radial_fluence", "relative_energy_fluence"),
             softening=radial("softening", "relative_attenuation"),
             spot=spot(),
-            extra_focal=simple("extra_focal", ExtraFocal, ("distance_cm", "sigma_cm", "weight")),
+            extra_focal=simple(
+                "extra_focal", ExtraFocal, ("distance_cm", "sigma_cm", "weight"), optional=("scatter_angle_deg",)
+            ),
             jaw_x_transmission=transmission.number("jaw_x"),
             jaw_y_transmission=transmission.number("jaw_y"),
             mlc_transmission=transmission.number("mlc"),

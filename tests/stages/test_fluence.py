@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from spinedose.errors import InvalidInput
+from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.fluence_model import (
     FluenceMaps,
     Raster,
@@ -572,6 +572,36 @@ def test_extra_focal_source_is_seen_whole_in_a_large_field_and_less_in_a_small_o
     sides = [2.0 * z / 100 / (1 - (z - 12.5) / 87.5) / (1.5 * math.sqrt(2)) for z in (40.0, 32.0)]
     assert at(by_jaws, 0.0, 0.0) == pytest.approx(1 + 0.08 * math.erf(sides[0]) * math.erf(sides[1]), abs=1e-4)
     assert 1 < at(by_jaws, 0.0, 0.0) < at(by_leaves, 0.0, 0.0) < expected
+
+
+@pytest.mark.parametrize("point_cm", [(0.0, 0.0), (6.0, -3.0), (15.0, 0.0), (-12.0, 14.0)])
+def test_photons_that_turn_little_see_the_source_from_aside(point_cm: tuple[float, float]) -> None:
+    """Equation (13a) against the sum over a source that scatters by a Gaussian angle, through the same jaws."""
+    source = ExtraFocal(12.5, 1.6, 0.08, scatter_angle_deg=14.0)
+    machine = head(ideal_beam(extra_focal=source))
+    leaves = segment((-10.0, 10.0), jaw_x=(-7.0, 5.0), jaw_y=(-4.0, 8.0))
+    one = replace(leaves, leaf_start_cm=None, leaf_end_cm=None, leaf_boundaries_cm=None)
+    seen = visible_extra_focal(machine, machine.beam("6X"), one, *(np.array([v]) for v in point_cm))[0, 0, 0]
+    alpha, angle = 1 / 87.5, math.radians(14.0)
+    beta = alpha + 1 / 12.5
+    own = 1 / (1 / 1.6**2 - (beta / angle) ** 2)  # square of the source's own width: it seems narrower from the axis
+    s = np.linspace(-15, 15, 60001)
+
+    def light(x: float, low: float, high: float) -> float:
+        spread = np.exp(-(s**2) / (2 * own) - (alpha * x - beta * s) ** 2 / (2 * angle**2))
+        return float(spread[(s >= low) & (s <= high)].sum())
+
+    expected = 1.0
+    for x, z, jaw in zip(point_cm, (40.0, 32.0), ((-7.0, 5.0), (-4.0, 8.0)), strict=True):
+        # from x at 100 cm past an edge at z to the plane of the source
+        low, high = (x + (edge * z / 100 - x) * 87.5 / (100 - z) for edge in jaw)
+        expected *= light(x, low, high) / light(0.0, -15, 15)
+    assert seen == pytest.approx(expected, rel=2e-3, abs=1e-5)
+
+
+def test_source_that_is_wider_than_its_scatter_allows_is_refused() -> None:
+    with pytest.raises(BeamDataError, match="scatter angle is 10 degrees"):
+        head(ideal_beam(extra_focal=ExtraFocal(12.5, 2.5, 0.08, scatter_angle_deg=10.0)))
 
 
 def test_extra_focal_source_is_averaged_over_leaf_travel() -> None:

@@ -1,0 +1,605 @@
+"""Fit a beam model to measurements in water: which numbers the data determine, how well, and what is left over.
+
+The model is that of docs/theory/fluence.md; nothing here is a correction for one field. `tank.py` computes the curves.
+docs/theory/commissioning.md says in which order, and why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose.backends.base import Backend
+from spinedose.backends.select import select_backend
+from spinedose.compare.curves import centre_cm, value_at
+from spinedose.engine import open_field_beam
+from spinedose.errors import InvalidInput
+from spinedose.fluence_model import FluenceMaps, fluence_raster
+from spinedose.machine import BeamModel, Machine, RadialTable, Spectrum
+from spinedose.measurements import Detector, Measurements, Scan, average_over, find_detector
+from spinedose.segments import segment_beam
+from spinedose.tank import TankModel
+
+Array = NDArray[np.float64]
+Progress = Callable[[str, float], None]
+
+REFERENCE_FIELD_CM = 10.0
+REFERENCE_DEPTH_CM = 10.0
+"""Signals are compared relative to this square field at this depth."""
+
+PIXEL_CM = 0.1
+"""Pixels of the fluence maps of the fit."""
+
+SHALLOWEST_CM = 0.5
+"""Nearer to the surface a chamber reads what its wall and its size make of the dose."""
+
+DOSE_SIGMA, POSITION_SIGMA_CM, SIGNAL_SIGMA = 0.004, 0.03, 0.003
+"""What a good scan is worth: share of the axis dose; position; output between fields. Rule of thumb of the data sets
+at hand (agreement of two TrueBeams with each other 0.6 to 0.9 %, shared water_data notes), halved for one machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A number of the beam model that can be fitted.
+
+    Parameters
+    ----------
+    name : str
+        Its name in results.
+    start, low, high : float
+        Start value - that of the literature - and bounds.
+    change : callable
+        `change(model, value)` gives the start model with this number changed.
+    is_of_setup : bool
+        Whether it belongs to the measurement and not to the beam (depth zero, jaw calibration).
+    """
+
+    name: str
+    start: float
+    low: float
+    high: float
+    change: Callable[[BeamModel, float], BeamModel]
+    is_of_setup: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A measured curve as it is compared: relative to something, thinned out, with the weight of each point.
+
+    Parameters
+    ----------
+    kind : str
+        `depth_dose`, `crossline` or `inline`.
+    field_cm : tuple of 2 floats
+        Field at the isocentre plane, x and y [cm].
+    ssd_cm, depth_cm : float
+        Geometry; depth is NaN for depth doses [cm].
+    positions_cm, values, sigma : ndarray, shape (n,)
+        Points [cm], what was measured, and its standard deviation, relative to 1 on the axis or to the reference field.
+    is_output : bool
+        Whether values are relative to the reference field (output included) or to the curve itself.
+    detector : Detector or None
+        For volume averaging.
+    label : str
+        For reports.
+    """
+
+    kind: str
+    field_cm: tuple[float, float]
+    ssd_cm: float
+    depth_cm: float
+    positions_cm: Array
+    values: Array
+    sigma: Array
+    is_output: bool
+    detector: Detector | None
+    label: str
+
+    @property
+    def is_profile(self) -> bool:
+        """Whether it runs across the beam."""
+        return self.kind != "depth_dose"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A parameter after the fit.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    value, start : float
+        Fitted value and start value.
+    sigma : float
+        Standard deviation from the fit; NaN when it was not fitted.
+    status : str
+        `fitted`, `at its bound`, or `not determined` (the start value was kept).
+    """
+
+    name: str
+    value: float
+    start: float
+    sigma: float
+    status: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commissioning:
+    """What a fit found.
+
+    Parameters
+    ----------
+    model : BeamModel
+        The fitted beam.
+    parameters : tuple of Fitted
+        Every parameter.
+    correlated : tuple of (str, str, float)
+        Pairs that the data can hardly tell apart, with their correlation.
+    curves : tuple of (Curve, ndarray)
+        Every curve of the fit with the calculated values.
+    warnings : tuple of str
+        What the user must know.
+    """
+
+    model: BeamModel
+    parameters: tuple[Fitted, ...]
+    correlated: tuple[tuple[str, str, float], ...]
+    curves: tuple[tuple[Curve, Array], ...]
+    warnings: tuple[str, ...] = ()
+
+    def value(self, name: str) -> float:
+        """Value of a parameter."""
+        return next(p.value for p in self.parameters if p.name == name)
+
+
+# ---------------------------------------------------------------------------------------------- parameters
+
+
+def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
+    """All parameters that open fields of this machine may determine.
+
+    Parameters
+    ----------
+    machine, model : Machine, BeamModel
+        Where the fit starts.
+    """
+    spectrum, source, electrons = model.spectrum, model.extra_focal, model.electrons
+    mean = spectrum.mean_energy_MeV
+
+    def bent(power: float, cut: float) -> Callable[[BeamModel], Spectrum]:
+        def make(now: BeamModel) -> Spectrum:
+            energy = now.spectrum.energy_MeV
+            weight = now.spectrum.weight * (energy / mean) ** power * np.exp(-cut * (mean / energy - 1))
+            return Spectrum(energy, weight / weight.sum())
+
+        return make
+
+    found = [
+        Parameter("spectrum_power", 0.0, -1.0, 1.0, lambda m, v: replace(m, spectrum=bent(v, 0.0)(m))),
+        Parameter("spectrum_low_cut", 0.0, -0.1, 0.5, lambda m, v: replace(m, spectrum=bent(0.0, v)(m))),
+        Parameter(
+            "electron_weight_cm2_per_g", electrons.weight_cm2_per_g, 0.0, 0.05,
+            lambda m, v: replace(m, electrons=replace(m.electrons, weight_cm2_per_g=v)),
+        ),
+        Parameter(
+            "electron_attenuation_per_cm", electrons.attenuation_per_cm, 0.3, 4.0,
+            lambda m, v: replace(m, electrons=replace(m.electrons, attenuation_per_cm=v)),
+        ),
+        Parameter(
+            "extra_focal_weight", source.weight, 0.0, 0.25,
+            lambda m, v: replace(m, extra_focal=replace(m.extra_focal, weight=v)),
+        ),
+        Parameter(
+            "extra_focal_sigma_cm", source.sigma_cm, 0.8, 5.0,
+            lambda m, v: replace(m, extra_focal=replace(m.extra_focal, sigma_cm=v)),
+        ),
+        Parameter(
+            "scatter_angle_deg", 30.0, 12.0, 60.0,
+            lambda m, v: replace(m, extra_focal=replace(m.extra_focal, scatter_angle_deg=_wide_enough(m, v))),
+        ),
+        Parameter(
+            "softening_scale", 1.0, 0.0, 1.6,
+            lambda m, v: replace(m, softening=RadialTable(m.softening.radius_cm, 1 + (m.softening.value - 1) * v)),
+        ),
+    ]  # fmt: skip
+    for axis in (0, 1):
+        name = ("spot_sigma_x_cm", "spot_sigma_y_cm")[axis]
+        size = (model.spot[0].sigma_x_cm, model.spot[0].sigma_y_cm)[axis]
+        found.append(Parameter(name, size, 0.01, 0.2, _spot_changer(axis)))
+    for radius in RADIAL_NODES_CM[1:]:
+        found.append(Parameter(f"radial_fluence_at_{radius:g}_cm", 1.0, 0.5, 1.3, _radial_changer(radius)))
+    found.append(
+        Parameter("monitor_backscatter", model.monitor_backscatter, 0.0, 0.04,
+                  lambda m, v: replace(m, monitor_backscatter=v))
+    )  # fmt: skip
+    if machine.jaw_x is not None:
+        found.append(
+            Parameter("jaw_x_transmission", model.jaw_x_transmission, 0.0, 0.02,
+                      lambda m, v: replace(m, jaw_x_transmission=v))
+        )  # fmt: skip
+    if machine.jaw_y is not None:
+        found.append(
+            Parameter("jaw_y_transmission", model.jaw_y_transmission, 0.0, 0.02,
+                      lambda m, v: replace(m, jaw_y_transmission=v))
+        )  # fmt: skip
+    found += [
+        Parameter("jaw_x_offset_cm", 0.0, -0.15, 0.15, lambda m, v: m, is_of_setup=True),
+        Parameter("jaw_y_offset_cm", 0.0, -0.15, 0.15, lambda m, v: m, is_of_setup=True),
+        Parameter("depth_shift_cm", 0.0, -0.3, 0.3, lambda m, v: m, is_of_setup=True),
+    ]
+    return tuple(found)
+
+
+def _wide_enough(model: BeamModel, angle_deg: float) -> float:
+    """The angle, but no less than the source's own size demands (fluence.md, equation 13a)."""
+    source = model.extra_focal
+    return max(angle_deg, math.degrees(source.sigma_cm * (1 / source.distance_cm + 1 / 80.0)) * 1.001)
+
+
+RADIAL_NODES_CM = (0.0, 3.0, 6.0, 10.0, 14.0, 18.0, 22.0)
+"""Radii at which the radial fluence may be changed; linear between, constant beyond."""
+
+
+def _radial_changer(radius: float) -> Callable[[BeamModel, float], BeamModel]:
+    """Multiply the radial fluence by a hat around a radius; the last one stays up beyond it."""
+    node = RADIAL_NODES_CM.index(radius)
+
+    def change(model: BeamModel, value: float) -> BeamModel:
+        factor = np.ones(len(RADIAL_NODES_CM))
+        factor[node] = value
+        table = model.radial_fluence
+        radii = np.union1d(table.radius_cm, RADIAL_NODES_CM)
+        bent = table.at(radii) * np.interp(radii, RADIAL_NODES_CM, factor)
+        return replace(model, radial_fluence=RadialTable(radii, bent))
+
+    return change
+
+
+def _spot_changer(axis: int) -> Callable[[BeamModel, float], BeamModel]:
+    """Scale all components of the focal spot along one axis."""
+    name = ("sigma_x_cm", "sigma_y_cm")[axis]
+
+    def change(model: BeamModel, value: float) -> BeamModel:
+        scale = value / getattr(model.spot[0], name)
+        return replace(model, spot=tuple(replace(c, **{name: getattr(c, name) * scale}) for c in model.spot))
+
+    return change
+
+
+# ---------------------------------------------------------------------------------------------- curves
+
+
+def curves_of(
+    measurements: Measurements,
+    beam: str,
+    *,
+    detector: str = "",
+    leave_out: Callable[[Scan], bool] = lambda scan: False,
+) -> tuple[Curve, ...]:
+    """Prepare the curves of a beam: profiles relative to their axis, depth doses relative to the reference field.
+
+    Parameters
+    ----------
+    measurements : Measurements
+        What was measured.
+    beam : str
+        Beam label.
+    detector : str
+        Part of the detector's name: sets of other detectors are not mixed in.
+    leave_out : callable
+        Curves for which this is true are not used.
+    """
+    scans = [
+        s for s in measurements.select(beam=beam, detector=detector) if s.kind in ("depth_dose", "crossline", "inline")
+    ]
+    if not scans:
+        raise InvalidInput(
+            f"There is no curve of beam '{beam}'", f"beams are {', '.join(measurements.beams) or 'none'}"
+        )
+    curves: list[Curve] = []
+    depth_doses = [s for s in scans if s.kind == "depth_dose"]
+    square = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
+    reference = [
+        s for s in depth_doses
+        if s.field_cm == square and not s.is_relative and s.positions_cm[-1] > REFERENCE_DEPTH_CM + 1
+    ]  # fmt: skip
+    unit = {s.detector: value_at(s.positions_cm, s.values, REFERENCE_DEPTH_CM) for s in reference}
+    for scan in scans:
+        if leave_out(scan):
+            continue
+        if scan.kind == "depth_dose":
+            curve = _depth_dose(scan, unit.get(scan.detector, 0.0))
+        else:
+            curve = _profile(scan)
+        if curve is not None:
+            curves.append(curve)
+    return tuple(curves)
+
+
+def _depth_dose(scan: Scan, unit: float) -> Curve | None:
+    keep = scan.positions_cm >= SHALLOWEST_CM
+    if keep.sum() < 5:
+        return None
+    x, v = scan.positions_cm[keep], scan.values[keep]
+    is_output = unit > 0 and not scan.is_relative
+    if not is_output:
+        if not x[0] <= REFERENCE_DEPTH_CM <= x[-1]:
+            return None
+        unit = value_at(x, v, REFERENCE_DEPTH_CM)
+    v = v / unit
+    wanted = np.concatenate([np.arange(0.5, 4.0, 0.2), np.arange(4.0, 40.0, 1.0)])
+    at = _thin(x, wanted)
+    slope = np.gradient(v, x)
+    sigma = np.sqrt((DOSE_SIGMA * v) ** 2 + (slope * POSITION_SIGMA_CM) ** 2)
+    if is_output:
+        sigma = np.sqrt(sigma**2 + (SIGNAL_SIGMA * v) ** 2)
+    return Curve(
+        "depth_dose",
+        scan.field_cm,
+        _ssd(scan),
+        math.nan,
+        x[at],
+        v[at],
+        sigma[at],
+        is_output,
+        _detector(scan),
+        scan.label,
+    )
+
+
+def _profile(scan: Scan) -> Curve | None:
+    x, v = scan.positions_cm, scan.values
+    if not x[0] < 0 < x[-1]:
+        return None
+    x = x - centre_cm(x, v)
+    v = v / value_at(x, v, 0.0)
+    ssd = _ssd(scan)
+    side = scan.field_cm[0 if scan.kind == "crossline" else 1]
+    half = 0.5 * side * (ssd + scan.depth_cm) / 100.0
+    edge = np.arange(-1.0, 1.01, 0.1)
+    inside, tail = np.arange(0, max(half - 1.0, 0.01), max(half / 10, 0.2)), np.arange(half + 1.5, half + 8, 1.0)
+    right = np.concatenate([inside, half + edge, tail])
+    at = _thin(x, np.concatenate([-right, right]))
+    slope = np.gradient(v, x)
+    sigma = np.sqrt(DOSE_SIGMA**2 + (slope * POSITION_SIGMA_CM) ** 2)
+    return Curve(
+        scan.kind, scan.field_cm, ssd, scan.depth_cm, x[at], v[at], sigma[at], False, _detector(scan), scan.label
+    )  # fmt: skip
+
+
+def _thin(x: Array, wanted: Array) -> NDArray[np.intp]:
+    """Numbers of the points nearest to wanted positions that the curve covers, each once."""
+    wanted = wanted[(wanted >= x[0]) & (wanted <= x[-1])]
+    return np.unique(np.abs(x[None, :] - wanted[:, None]).argmin(axis=1))
+
+
+def _ssd(scan: Scan) -> float:
+    return 100.0 if math.isnan(scan.ssd_cm) else scan.ssd_cm
+
+
+def _detector(scan: Scan) -> Detector | None:
+    try:
+        return find_detector(scan.detector)
+    except InvalidInput:
+        return None
+
+
+# ---------------------------------------------------------------------------------------------- calculation
+
+
+@dataclass(slots=True, eq=False)
+class Calculator:
+    """Computes curves of changing models, and remembers fluence maps that did not change.
+
+    Parameters
+    ----------
+    machine : Machine
+        The head.
+    device : Backend
+        For the fluence.
+    """
+
+    machine: Machine
+    device: Backend = field(default_factory=lambda: select_backend("cpu"))
+    _maps: dict[str, FluenceMaps] = field(default_factory=dict)
+    _tanks: dict[str, TankModel] = field(default_factory=dict)
+
+    def curve(
+        self,
+        curve: Curve,
+        model: BeamModel,
+        *,
+        jaw_x_offset_cm: float = 0.0,
+        jaw_y_offset_cm: float = 0.0,
+        depth_shift_cm: float = 0.0,
+    ) -> Array:
+        """Calculated values at the points of a curve, relative as the measured ones are.
+
+        Parameters
+        ----------
+        curve, model : Curve, BeamModel
+            What was measured, and what to compute it with.
+        jaw_x_offset_cm, jaw_y_offset_cm : float
+            Distance of each field edge from its nominal place, outwards [cm].
+        depth_shift_cm : float
+            Added to the depths of the measurement [cm].
+        """
+        offset = (jaw_x_offset_cm, jaw_y_offset_cm)
+        tank = self._tank(model, curve.ssd_cm)
+        maps = self.maps(model, curve.field_cm, offset)
+        if not curve.is_profile:
+            depth = np.maximum(curve.positions_cm + depth_shift_cm, 0.0)
+            dose = tank.dose(maps, 0.0, 0.0, depth)
+            if curve.is_output:
+                square = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
+                unit = tank.dose(self.maps(model, square, offset), 0.0, 0.0, REFERENCE_DEPTH_CM + depth_shift_cm)
+            else:
+                unit = tank.dose(maps, 0.0, 0.0, REFERENCE_DEPTH_CM + depth_shift_cm)
+            return dose / float(unit[0])
+        x = self._fine(curve)
+        right, which = np.unique(np.round(np.abs(x), 6), return_inverse=True)  # open fields are symmetric
+        zero = np.zeros_like(right)
+        points = (right, zero) if curve.kind == "crossline" else (zero, right)
+        dose = tank.dose(maps, *points, np.full_like(right, curve.depth_cm + depth_shift_cm))[which]
+        if curve.detector is not None:
+            dose = average_over(curve.detector, x, dose, "x" if curve.kind == "crossline" else "y")
+        return np.interp(curve.positions_cm, x, dose) / float(np.interp(0.0, x, dose))
+
+    def maps(self, model: BeamModel, field_cm: tuple[float, float], offset_cm: tuple[float, float]) -> FluenceMaps:
+        """Fluence of an open field whose edges lie further out by an offset each."""
+        key = _key(model, field_cm, offset_cm)
+        if key not in self._maps:
+            if len(self._maps) > 60:
+                self._maps.clear()
+            size = (field_cm[0] + 2 * offset_cm[0], field_cm[1] + 2 * offset_cm[1])
+            segments = segment_beam(open_field_beam(self.machine, model, size))
+            raster = fluence_raster(segments, self.machine, model, pixel_cm=PIXEL_CM)
+            self._maps[key] = self.device.fluence(self.machine, model, segments, raster, None)
+        return self._maps[key]
+
+    def _tank(self, model: BeamModel, ssd_cm: float) -> TankModel:
+        parts = (model.spectrum.energy_MeV, model.spectrum.weight, model.softening.radius_cm, model.softening.value)
+        key = repr((ssd_cm, model.electrons.attenuation_per_cm, *(part.tobytes() for part in parts)))
+        if key not in self._tanks:
+            if len(self._tanks) > 8:
+                self._tanks.clear()
+            self._tanks[key] = TankModel.of(model, ssd_cm=ssd_cm, sad_cm=self.machine.sad_cm)
+        return self._tanks[key]
+
+    @staticmethod
+    def _fine(curve: Curve) -> Array:
+        """Positions for the calculation: those of the curve, and a millimetre apart where a detector blurs edges."""
+        x = curve.positions_cm
+        if curve.detector is None:
+            return np.union1d(x, [0.0])
+        half = 0.5 * curve.field_cm[0 if curve.kind == "crossline" else 1] * (curve.ssd_cm + curve.depth_cm) / 100.0
+        edge = np.arange(half - 1.5, half + 1.5, 0.1)
+        near = np.array([-0.4, 0.0, 0.4])
+        both: Array = np.union1d(np.union1d(x, near), np.concatenate([-edge, edge]))
+        return both
+
+
+def _key(model: BeamModel, field_cm: tuple[float, float], offset_cm: tuple[float, float]) -> str:
+    """What a fluence map depends on."""
+    facts: Sequence[Any] = (
+        field_cm, offset_cm, model.spot, model.extra_focal, model.jaw_x_transmission, model.jaw_y_transmission,
+        model.mlc_transmission, model.leaf_offset_cm, model.electrons.weight_cm2_per_g, model.electrons.sigma_cm,
+        model.monitor_backscatter, model.radial_fluence.radius_cm.tobytes(), model.radial_fluence.value.tobytes(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- fit
+
+
+def fit_beam(
+    machine: Machine,
+    beam: str,
+    curves: Iterable[Curve],
+    *,
+    parameters: Iterable[Parameter] | None = None,
+    hold: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> Commissioning:
+    """Fit a beam of a machine to curves.
+
+    Least squares with a soft loss, so that a bad scan does not carry the rest away; bounds; the same data give the same
+    result. Parameters that the data leave open by more than a quarter of their range, or that end at a bound without
+    being needed, go back to their start value, and the others are fitted again.
+
+    Parameters
+    ----------
+    machine, beam : Machine, str
+        The machine, with start values for the beam.
+    curves : iterable of Curve
+        From `curves_of`.
+    parameters : iterable of Parameter, optional
+        Default: `parameters_of`.
+    hold : mapping of str to float, optional
+        Parameters that stay at a value.
+    progress : callable, optional
+        Called with a text and the share done.
+    """
+    from scipy.optimize import least_squares
+
+    start_model, curves = machine.beams[beam], tuple(curves)
+    known = {p.name: p for p in (parameters or parameters_of(machine, start_model))}
+    fixed = {name: float(value) for name, value in (hold or {}).items()}
+    for name in fixed:
+        if name not in known:
+            raise InvalidInput(f"There is no parameter '{name}'", f"there are {', '.join(known)}")
+    calculator = Calculator(machine)
+    undetermined: dict[str, float] = {}
+    for _ in range(3):
+        free = [p for p in known.values() if p.name not in fixed and p.name not in undetermined]
+        if not free:
+            raise InvalidInput("There is nothing to fit", "the data determine no parameter")
+        held = fixed | undetermined
+        calls = 0
+
+        def residuals(x: Array, free: list[Parameter] = free, held: dict[str, float] = held) -> Array:
+            nonlocal calls
+            calls += 1
+            if progress is not None:
+                progress(f"fitting {len(free)} parameters", min(0.95, calls / (12 * (len(free) + 1))))
+            values = held | {p.name: float(v) for p, v in zip(free, x, strict=True)}
+            model, setup = apply(known.values(), start_model, values)
+            return np.concatenate([(calculator.curve(c, model, **setup) - c.values) / c.sigma for c in curves])
+
+        low, high = np.array([p.low for p in free]), np.array([p.high for p in free])
+        width = high - low
+        begin = np.clip([p.start for p in free], low + 0.01 * width, high - 0.01 * width)
+        found = least_squares(
+            residuals, begin, bounds=(low, high), x_scale=width, loss="soft_l1", f_scale=2.0, diff_step=3e-3,
+            ftol=1e-4, xtol=1e-4, max_nfev=25,
+        )  # fmt: skip
+        covariance = np.linalg.pinv(found.jac.T @ found.jac)
+        spread = np.sqrt(np.maximum(np.diag(covariance), 0)) * math.sqrt(max(2 * found.cost / len(found.fun), 1e-12))
+        loose = {p.name: p.start for p, s, w in zip(free, spread, width, strict=True) if s > 0.25 * w}
+        if not loose:
+            break
+        undetermined |= loose
+    values = held | {p.name: float(v) for p, v in zip(free, found.x, strict=True)}
+    model, setup = apply(known.values(), start_model, values)
+    fitted = []
+    for p in known.values():
+        n = [f.name for f in free].index(p.name) if p in free else -1
+        edge = n >= 0 and min(values[p.name] - p.low, p.high - values[p.name]) < 1e-3 * (p.high - p.low)
+        status = "held" if p.name in fixed else "not determined" if n < 0 else "at its bound" if edge else "fitted"
+        fitted.append(Fitted(p.name, values[p.name], p.start, float(spread[n]) if n >= 0 else math.nan, status))
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    correlation = covariance / np.where(scale > 0, scale, 1)
+    pairs = tuple(
+        (free[i].name, free[j].name, round(float(correlation[i, j]), 3))
+        for i in range(len(free)) for j in range(i) if abs(correlation[i, j]) > 0.95
+    )  # fmt: skip
+    warnings = [f"{a} and {b} can hardly be told apart (correlation {c:+.2f})." for a, b, c in pairs]
+    warnings += [f"{p.name} ended at its bound {p.value:.4g}." for p in fitted if p.status == "at its bound"]
+    warnings += [
+        f"{p.name} is not determined by the data; {p.value:.4g} is kept."
+        for p in fitted
+        if p.status == "not determined"
+    ]
+    done = tuple((c, calculator.curve(c, model, **setup)) for c in curves)
+    return Commissioning(model, tuple(fitted), pairs, done, tuple(warnings))
+
+
+def apply(
+    parameters: Iterable[Parameter], model: BeamModel, values: Mapping[str, float]
+) -> tuple[BeamModel, dict[str, float]]:
+    """The model with parameters changed, and the values that belong to the set-up of the measurement."""
+    setup = {}
+    for parameter in parameters:
+        value = values.get(parameter.name, parameter.start)
+        if parameter.is_of_setup:
+            setup[parameter.name] = value
+        else:
+            model = parameter.change(model, value)
+    return model, setup

@@ -27,7 +27,7 @@ BUNDLE = 8
 MOMENT_FLOOR = 1e-10
 """Moments below this share of the largest energy count as none."""
 
-FIELD_TOLERANCE, HALO_TOLERANCE = 3e-3, 1e-2
+FIELD_TOLERANCE, HALO_TOLERANCE = 1e-3, 1e-2
 """Root-mean-square error of the sources, relative to themselves, that leaving out combinations of moments may cause."""
 
 

@@ -201,7 +201,7 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
             lambda m, v: replace(m, extra_focal=replace(m.extra_focal, sigma_cm=v)),
         ),
         Parameter(
-            "scatter_angle_deg", 30.0, 12.0, 60.0,
+            "scatter_angle_deg", 15.0 if math.isinf(source.scatter_angle_deg) else source.scatter_angle_deg, 12.0, 60.0,
             lambda m, v: replace(m, extra_focal=replace(m.extra_focal, scatter_angle_deg=_wide_enough(m, v))),
         ),
         Parameter(
@@ -242,6 +242,9 @@ def _wide_enough(model: BeamModel, angle_deg: float) -> float:
     source = model.extra_focal
     return max(angle_deg, math.degrees(source.sigma_cm * (1 / source.distance_cm + 1 / 80.0)) * 1.001)
 
+
+KINDS = ("depth_dose", "crossline", "inline", "radial")
+"""Kinds of curves that are fitted."""
 
 RADIAL_NODES_CM = (0.0, 3.0, 6.0, 10.0, 14.0, 18.0, 22.0)
 """Radii at which the radial fluence may be changed; linear between, constant beyond."""
@@ -296,9 +299,7 @@ def curves_of(
     leave_out : callable
         Curves for which this is true are not used.
     """
-    scans = [
-        s for s in measurements.select(beam=beam, detector=detector) if s.kind in ("depth_dose", "crossline", "inline")
-    ]
+    scans = [s for s in measurements.select(beam=beam, detector=detector) if s.kind in KINDS]
     if not scans:
         raise InvalidInput(
             f"There is no curve of beam '{beam}'", f"beams are {', '.join(measurements.beams) or 'none'}"
@@ -356,21 +357,25 @@ def _depth_dose(scan: Scan, unit: float) -> Curve | None:
 
 def _profile(scan: Scan) -> Curve | None:
     x, v = scan.positions_cm, scan.values
-    if not x[0] < 0 < x[-1]:
+    if scan.kind != "radial":
+        if not x[0] < 0 < x[-1]:
+            return None
+        x = x - centre_cm(x, v)
+    elif x[0] != 0:
         return None
-    x = x - centre_cm(x, v)
     v = v / value_at(x, v, 0.0)
     ssd = _ssd(scan)
-    side = scan.field_cm[0 if scan.kind == "crossline" else 1]
+    side = scan.field_cm[1 if scan.kind == "inline" else 0]
     half = 0.5 * side * (ssd + scan.depth_cm) / 100.0
     edge = np.arange(-1.0, 1.01, 0.1)
     inside, tail = np.arange(0, max(half - 1.0, 0.01), max(half / 10, 0.2)), np.arange(half + 1.5, half + 8, 1.0)
     right = np.concatenate([inside, half + edge, tail])
-    at = _thin(x, np.concatenate([-right, right]))
+    at = np.arange(len(x)) if scan.kind == "radial" else _thin(x, np.concatenate([-right, right]))
+    kind = "inline" if scan.kind == "inline" else "crossline"
     slope = np.gradient(v, x)
     sigma = np.sqrt(DOSE_SIGMA**2 + (slope * POSITION_SIGMA_CM) ** 2)
     return Curve(
-        scan.kind, scan.field_cm, ssd, scan.depth_cm, x[at], v[at], sigma[at], False, _detector(scan), scan.label
+        kind, scan.field_cm, ssd, scan.depth_cm, x[at], v[at], sigma[at], False, _detector(scan), scan.label
     )  # fmt: skip
 
 
@@ -536,7 +541,7 @@ def fit_beam(
         if name not in known:
             raise InvalidInput(f"There is no parameter '{name}'", f"there are {', '.join(known)}")
     calculator = Calculator(machine)
-    undetermined: dict[str, float] = {}
+    undetermined = {name: known[name].start for name in _out_of_reach(curves) if name in known}
     for _ in range(3):
         free = [p for p in known.values() if p.name not in fixed and p.name not in undetermined]
         if not free:
@@ -589,6 +594,25 @@ def fit_beam(
     ]
     done = tuple((c, calculator.curve(c, model, **setup)) for c in curves)
     return Commissioning(model, tuple(fitted), pairs, done, tuple(warnings))
+
+
+def _out_of_reach(curves: Iterable[Curve]) -> set[str]:
+    """Parameters that no curve can say anything about: the radial fluence beyond the profiles, edges without any."""
+    reach, names = 0.0, set()
+    sides = {curve.kind for curve in curves if curve.is_profile and curve.positions_cm.min() < 0}
+    for curve in curves:
+        if curve.is_profile:
+            magnify = 100.0 / (curve.ssd_cm + curve.depth_cm)
+            half = 0.5 * curve.field_cm[1 if curve.kind == "inline" else 0]
+            reach = max(reach, min(half, float(curve.positions_cm.max()) * magnify))
+    names |= {f"radial_fluence_at_{radius:g}_cm" for radius in RADIAL_NODES_CM[1:] if radius > reach + 1.0}
+    if "crossline" not in sides:
+        names |= {"spot_sigma_x_cm", "jaw_x_transmission", "jaw_x_offset_cm"}
+    if "inline" not in sides:
+        names |= {"spot_sigma_y_cm", "jaw_y_transmission", "jaw_y_offset_cm"}
+    if reach == 0:
+        names |= {"softening_scale", "scatter_angle_deg"}
+    return names
 
 
 def apply(

@@ -86,7 +86,7 @@ def test_softening_and_electrons_show_where_they_should() -> None:
     deep, higher = (float(np.interp(d, table.depth_cm, table.terma[1] / table.terma[0])) for d in (20.0, 10.0))
     # the dose comes from the energy released here and, by scatter, from what is released some centimetres higher up
     assert deep < ratio[1] < higher and deep < 0.96
-    assert ratio[1] < ratio[0] < 1.0  # the axis loses only what scatters from aside
+    assert ratio[1] < ratio[0] < 1.1  # softer photons around scatter more to the axis, whose own are as hard as before
     raster = Raster.covering((-20.0, 20.0), (-20.0, 20.0), 0.5)
     light = replace(maps, electron=np.full((1, raster.ny, raster.nx), 0.01, np.float32), electron_raster=raster)
     with_electrons = replace(hard, electrons=ElectronContamination(0.01, 2.0, 3.0))

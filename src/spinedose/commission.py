@@ -40,8 +40,14 @@ SHALLOWEST_CM = 0.5
 """Nearer to the surface a chamber reads what its wall and its size make of the dose."""
 
 DOSE_SIGMA, POSITION_SIGMA_CM, SIGNAL_SIGMA = 0.004, 0.03, 0.003
+CHAMBER_POSITION_SIGMA_CM = 0.1
 """What a good scan is worth: share of the axis dose; position; output between fields. Rule of thumb of the data sets
-at hand (agreement of two TrueBeams with each other 0.6 to 0.9 %, shared water_data notes), halved for one machine."""
+at hand (agreement of two TrueBeams with each other 0.6 to 0.9 %, shared water_data notes), halved for one machine. A
+chamber blurs a penumbra by more than the projection of its cavity: fitted to a CC13 alone, the focal spot comes out
+twice as wide (1.2 mm) as with a diode (0.6 mm)."""
+
+PRIOR_SHARE = 0.5
+"""The literature counts as one measurement whose standard deviation is this share of the parameter's range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class Curve:
         For volume averaging.
     label : str
         For reports.
+    is_other : bool
+        Whether its detector is another one than that of the depth doses.
     """
 
     kind: str
@@ -100,6 +108,7 @@ class Curve:
     is_output: bool
     detector: Detector | None
     label: str
+    is_other: bool = False
 
     @property
     def is_profile(self) -> bool:
@@ -230,8 +239,10 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
                       lambda m, v: replace(m, jaw_y_transmission=v))
         )  # fmt: skip
     found += [
-        Parameter("jaw_x_offset_cm", 0.0, -0.15, 0.15, lambda m, v: m, is_of_setup=True),
-        Parameter("jaw_y_offset_cm", 0.0, -0.15, 0.15, lambda m, v: m, is_of_setup=True),
+        *(
+            Parameter(name, 0.0, -0.15, 0.15, lambda m, v: m, is_of_setup=True)
+            for name in ("jaw_x_offset_cm", "jaw_y_offset_cm", "other_jaw_x_offset_cm", "other_jaw_y_offset_cm")
+        ),
         Parameter("depth_shift_cm", 0.0, -0.3, 0.3, lambda m, v: m, is_of_setup=True),
     ]
     return tuple(found)
@@ -305,6 +316,7 @@ def curves_of(
             f"There is no curve of beam '{beam}'", f"beams are {', '.join(measurements.beams) or 'none'}"
         )
     curves: list[Curve] = []
+    main = next((s.detector for s in scans if s.kind == "depth_dose"), scans[0].detector)
     depth_doses = [s for s in scans if s.kind == "depth_dose"]
     square = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
     reference = [
@@ -320,7 +332,7 @@ def curves_of(
         else:
             curve = _profile(scan)
         if curve is not None:
-            curves.append(curve)
+            curves.append(replace(curve, is_other=scan.detector != main and scan.kind != "radial"))
     return tuple(curves)
 
 
@@ -372,10 +384,11 @@ def _profile(scan: Scan) -> Curve | None:
     right = np.concatenate([inside, half + edge, tail])
     at = np.arange(len(x)) if scan.kind == "radial" else _thin(x, np.concatenate([-right, right]))
     kind = "inline" if scan.kind == "inline" else "crossline"
-    slope = np.gradient(v, x)
-    sigma = np.sqrt(DOSE_SIGMA**2 + (slope * POSITION_SIGMA_CM) ** 2)
+    slope, detector = np.gradient(v, x), _detector(scan)
+    is_chamber = detector is not None and detector.kind == "ion chamber"
+    sigma = np.hypot(DOSE_SIGMA, slope * (CHAMBER_POSITION_SIGMA_CM if is_chamber else POSITION_SIGMA_CM))
     return Curve(
-        kind, scan.field_cm, ssd, scan.depth_cm, x[at], v[at], sigma[at], False, _detector(scan), scan.label
+        kind, scan.field_cm, ssd, scan.depth_cm, x[at], v[at], sigma[at], False, detector, scan.label
     )  # fmt: skip
 
 
@@ -420,10 +433,7 @@ class Calculator:
         self,
         curve: Curve,
         model: BeamModel,
-        *,
-        jaw_x_offset_cm: float = 0.0,
-        jaw_y_offset_cm: float = 0.0,
-        depth_shift_cm: float = 0.0,
+        setup: Mapping[str, float] | None = None,
     ) -> Array:
         """Calculated values at the points of a curve, relative as the measured ones are.
 
@@ -431,12 +441,15 @@ class Calculator:
         ----------
         curve, model : Curve, BeamModel
             What was measured, and what to compute it with.
-        jaw_x_offset_cm, jaw_y_offset_cm : float
-            Distance of each field edge from its nominal place, outwards [cm].
-        depth_shift_cm : float
-            Added to the depths of the measurement [cm].
+        setup : mapping of str to float, optional
+            Set-up of the measurement: `jaw_x_offset_cm`, `jaw_y_offset_cm`, distance of each field edge from its
+            nominal place, outwards, and `other_...` for curves of detectors other than that of the depth doses, which
+            were scanned on another day; `depth_shift_cm`, added to the depths of the measurement.
         """
-        offset = (jaw_x_offset_cm, jaw_y_offset_cm)
+        setup = setup or {}
+        prefix = "other_" if curve.is_other else ""
+        offset = (setup.get(f"{prefix}jaw_x_offset_cm", 0.0), setup.get(f"{prefix}jaw_y_offset_cm", 0.0))
+        depth_shift_cm = setup.get("depth_shift_cm", 0.0)
         tank = self._tank(model, curve.ssd_cm)
         maps = self.maps(model, curve.field_cm, offset)
         if not curve.is_profile:
@@ -547,23 +560,30 @@ def fit_beam(
         if not free:
             raise InvalidInput("There is nothing to fit", "the data determine no parameter")
         held = fixed | undetermined
+        low, high, first = (np.array([getattr(p, name) for p in free]) for name in ("low", "high", "start"))
+        width = high - low
         calls = 0
 
-        def residuals(x: Array, free: list[Parameter] = free, held: dict[str, float] = held) -> Array:
+        def residuals(
+            x: Array,
+            free: list[Parameter] = free,
+            held: dict[str, float] = held,
+            first: Array = first,
+            width: Array = width,
+        ) -> Array:
             nonlocal calls
             calls += 1
             if progress is not None:
                 progress(f"fitting {len(free)} parameters", min(0.95, calls / (12 * (len(free) + 1))))
             values = held | {p.name: float(v) for p, v in zip(free, x, strict=True)}
             model, setup = apply(known.values(), start_model, values)
-            return np.concatenate([(calculator.curve(c, model, **setup) - c.values) / c.sigma for c in curves])
+            misfit = [(calculator.curve(c, model, setup) - c.values) / c.sigma for c in curves]
+            return np.concatenate([*misfit, (x - first) / (PRIOR_SHARE * width)])
 
-        low, high = np.array([p.low for p in free]), np.array([p.high for p in free])
-        width = high - low
-        begin = np.clip([p.start for p in free], low + 0.01 * width, high - 0.01 * width)
+        begin = np.clip(first, low + 0.01 * width, high - 0.01 * width)
         found = least_squares(
             residuals, begin, bounds=(low, high), x_scale=width, loss="soft_l1", f_scale=2.0, diff_step=3e-3,
-            ftol=1e-4, xtol=1e-4, max_nfev=25,
+            ftol=1e-4, xtol=1e-4, max_nfev=40,
         )  # fmt: skip
         covariance = np.linalg.pinv(found.jac.T @ found.jac)
         spread = np.sqrt(np.maximum(np.diag(covariance), 0)) * math.sqrt(max(2 * found.cost / len(found.fun), 1e-12))
@@ -592,24 +612,27 @@ def fit_beam(
         for p in fitted
         if p.status == "not determined"
     ]
-    done = tuple((c, calculator.curve(c, model, **setup)) for c in curves)
+    done = tuple((c, calculator.curve(c, model, setup)) for c in curves)
     return Commissioning(model, tuple(fitted), pairs, done, tuple(warnings))
 
 
 def _out_of_reach(curves: Iterable[Curve]) -> set[str]:
     """Parameters that no curve can say anything about: the radial fluence beyond the profiles, edges without any."""
     reach, names = 0.0, set()
-    sides = {curve.kind for curve in curves if curve.is_profile and curve.positions_cm.min() < 0}
+    sides = {(curve.kind, curve.is_other) for curve in curves if curve.is_profile and curve.positions_cm.min() < 0}
     for curve in curves:
         if curve.is_profile:
             magnify = 100.0 / (curve.ssd_cm + curve.depth_cm)
             half = 0.5 * curve.field_cm[1 if curve.kind == "inline" else 0]
             reach = max(reach, min(half, float(curve.positions_cm.max()) * magnify))
     names |= {f"radial_fluence_at_{radius:g}_cm" for radius in RADIAL_NODES_CM[1:] if radius > reach + 1.0}
-    if "crossline" not in sides:
-        names |= {"spot_sigma_x_cm", "jaw_x_transmission", "jaw_x_offset_cm"}
-    if "inline" not in sides:
-        names |= {"spot_sigma_y_cm", "jaw_y_transmission", "jaw_y_offset_cm"}
+    for axis, kind in (("x", "crossline"), ("y", "inline")):
+        if (kind, False) not in sides and (kind, True) not in sides:
+            names |= {f"spot_sigma_{axis}_cm", f"jaw_{axis}_transmission"}
+        if (kind, False) not in sides:
+            names.add(f"jaw_{axis}_offset_cm")
+        if (kind, True) not in sides:
+            names.add(f"other_jaw_{axis}_offset_cm")
     if reach == 0:
         names |= {"softening_scale", "scatter_angle_deg"}
     return names

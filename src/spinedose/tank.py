@@ -24,6 +24,9 @@ Array = NDArray[np.float64]
 OBLIQUITY = (1.0, 1.05)
 """Path length per depth at which weights are tabulated: linear between; 1.05 is 32 cm off axis at 100 cm."""
 
+BATCH = 16
+"""Rays worked on together."""
+
 ANGLES = 32
 """Points on each ring at which the fluence is looked up."""
 
@@ -34,8 +37,8 @@ SUBDIVISION = 4
 def ring_nodes_cm() -> Array:
     """Radii of the rings on the isocentre plane [cm]: dense where electrons deposit, wide where photons scatter."""
     parts = [
-        np.arange(0, 0.2, 0.02), np.arange(0.2, 1.0, 0.05), np.arange(1.0, 5.0, 0.1), np.arange(5.0, 15.0, 0.25),
-        np.arange(15.0, 46.0, 0.5),
+        np.arange(0, 0.2, 0.02), np.arange(0.2, 1.0, 0.05), np.arange(1.0, 5.0, 0.125), np.arange(5.0, 15.0, 0.4),
+        np.arange(15.0, 46.0, 1.25),
     ]  # fmt: skip
     return np.concatenate(parts)
 
@@ -194,34 +197,38 @@ class TankModel:
         where = np.round(np.stack([x, y], axis=1) * to_isocentre[:, None], 6)
         rays, ray = np.unique(where, axis=0, return_inverse=True)
         ray = ray.reshape(-1)
-        result = np.zeros(len(x))
         place = np.interp(depth, self.table.depth_cm, np.arange(len(self.table.depth_cm)))
         low = np.minimum(place.astype(int), len(self.table.depth_cm) - 2)
         part = place - low
-        for n, (u, v) in enumerate(rays):
-            here = np.flatnonzero(ray == n)
-            light = self._light(maps, u, v)  # (s, 2, r)
-            a, b = (np.einsum("sodr,sor->d", self.weight[:, :, low[here] + k], light) for k in (0, 1))
-            result[here] = a * (1 - part[here]) + b * part[here]
+        result = np.zeros(len(x))
+        for first in range(0, len(rays), BATCH):
+            light = self._light(maps, rays[first : first + BATCH])  # (n, s, 2, r)
+            here = np.flatnonzero((ray >= first) & (ray < first + BATCH))
+            for level in np.unique(low[here]):
+                some = here[low[here] == level]
+                ends = (self.weight[:, :, level + k] for k in (0, 1))
+                a, b = (np.einsum("nsor,sor->n", light[ray[some] - first], end) for end in ends)
+                result[some] = a * (1 - part[some]) + b * part[some]
         return result + self._electrons(maps, x * to_isocentre, y * to_isocentre, depth, to_isocentre)
 
-    def _light(self, maps: FluenceMaps, u: float, v: float) -> Array:
-        """Mean fluence on each ring around a ray, shared out among softenings and obliquities, (s, 2, r)."""
+    def _light(self, maps: FluenceMaps, rays: Array) -> Array:
+        """Mean fluence on each ring around rays (n, 2), shared out among softenings and obliquities, (n, s, 2, r)."""
         angle = 2 * np.pi * (np.arange(ANGLES) + 0.5) / ANGLES
-        x = u + self.table.node_cm[:, None] * np.cos(angle)
-        y = v + self.table.node_cm[:, None] * np.sin(angle)
+        ring = self.table.node_cm[:, None]
+        x = rays[:, 0, None, None] + ring * np.cos(angle)
+        y = rays[:, 1, None, None] + ring * np.sin(angle)
         fluence = lookup(maps.photon[0], maps.raster, x, y)
         square = x * x + y * y
-        radius = np.sqrt(square)
-        oblique = np.clip((np.sqrt(1 + square / self.table.sad_cm**2) - 1) / (OBLIQUITY[1] - 1), 0, 1)
-        soft = np.interp(self.model.softening.at(radius), self.factors, np.arange(len(self.factors)))
-        low = np.minimum(soft.astype(int), max(len(self.factors) - 2, 0))
-        part = soft - low
-        light = np.zeros((len(self.factors), 2, len(self.table.node_cm)))
-        for s in range(len(self.factors)):
-            share = fluence * np.where(low == s, 1 - part, np.where(low == s - 1, part, 0.0))
-            light[s, 0] = (share * (1 - oblique)).mean(axis=1)
-            light[s, 1] = (share * oblique).mean(axis=1)
+        oblique = np.minimum((np.sqrt(1 + square / self.table.sad_cm**2) - 1) / (OBLIQUITY[1] - 1), 1.0)
+        light = np.empty((len(rays), len(self.factors), 2, len(ring)))
+        if len(self.factors) == 1:
+            shares = [fluence]
+        else:
+            soft = np.interp(self.model.softening.at(np.sqrt(square)), self.factors, np.arange(len(self.factors)))
+            shares = [fluence * np.maximum(1 - np.abs(soft - s), 0.0) for s in range(len(self.factors))]
+        for s, share in enumerate(shares):
+            aside = (share * oblique).mean(axis=2)
+            light[:, s, 0], light[:, s, 1] = share.mean(axis=2) - aside, aside
         return light
 
     def _electrons(self, maps: FluenceMaps, u: Array, v: Array, depth: Array, magnify: Array) -> Array:

@@ -47,11 +47,11 @@ def truth(machine: Machine, values: dict[str, float]) -> Measurements:
     for side in (4.0, 10.0):
         nothing = np.zeros_like(deep)
         curve = Curve("depth_dose", (side, side), 100.0, math.nan, deep, nothing, nothing + 1, True, None, "")
-        scans.append(scan("depth_dose", side, math.nan, deep, 50 * calculator.curve(curve, model, **setup)))
+        scans.append(scan("depth_dose", side, math.nan, deep, 50 * calculator.curve(curve, model, setup)))
     for depth in (1.5, 10.0):
         nothing = np.zeros_like(across)
         curve = Curve("crossline", (10.0, 10.0), 100.0, depth, across, nothing, nothing + 1, False, None, "")
-        scans.append(scan("crossline", 10.0, depth, across, 70 * calculator.curve(curve, model, **setup)))
+        scans.append(scan("crossline", 10.0, depth, across, 70 * calculator.curve(curve, model, setup)))
     return Measurements(tuple(scans))
 
 

@@ -22,7 +22,7 @@ from spinedose.engine import open_field_beam
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import FluenceMaps, fluence_raster
 from spinedose.machine import BeamModel, Machine, RadialTable, Spectrum
-from spinedose.measurements import Detector, Measurements, Scan, average_over, find_detector
+from spinedose.measurements import Detector, Measurements, OutputFactors, Scan, average_over, find_detector
 from spinedose.segments import segment_beam
 from spinedose.tank import TankModel
 
@@ -238,6 +238,10 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
             Parameter("jaw_y_transmission", model.jaw_y_transmission, 0.0, 0.02,
                       lambda m, v: replace(m, jaw_y_transmission=v))
         )  # fmt: skip
+    if machine.jaw_x is None or machine.jaw_y is None:
+        found.append(
+            Parameter("leaf_offset_cm", model.leaf_offset_cm, -0.15, 0.15, lambda m, v: replace(m, leaf_offset_cm=v))
+        )
     found += [
         *(
             Parameter(name, 0.0, -0.15, 0.15, lambda m, v: m, is_of_setup=True)
@@ -333,7 +337,25 @@ def curves_of(
             curve = _profile(scan)
         if curve is not None:
             curves.append(replace(curve, is_other=scan.detector != main and scan.kind != "radial"))
+    for factors in measurements.factors(beam=beam):
+        if detector.lower() in factors.detector.lower() and factors.normalisation_field_cm == square:
+            curves += _outputs(factors)
     return tuple(curves)
+
+
+def _outputs(factors: OutputFactors) -> list[Curve]:
+    """Output factors as depth doses of one point."""
+    if math.isnan(factors.ssd_cm) or abs(factors.depth_cm - REFERENCE_DEPTH_CM) > 0.01:
+        return []
+    fields = list(zip(factors.field_x_cm, factors.field_y_cm, factors.values, strict=True))
+    return [
+        Curve(
+            "depth_dose", (float(x), float(y)), factors.ssd_cm, math.nan, np.array([factors.depth_cm]),
+            np.array([value]), np.array([np.hypot(DOSE_SIGMA, SIGNAL_SIGMA) * value]), True, None,
+            f"{factors.label} {x:g}x{y:g}",
+        )
+        for x, y, value in fields
+    ]  # fmt: skip
 
 
 def _depth_dose(scan: Scan, unit: float) -> Curve | None:
@@ -633,6 +655,8 @@ def _out_of_reach(curves: Iterable[Curve]) -> set[str]:
             names.add(f"jaw_{axis}_offset_cm")
         if (kind, True) not in sides:
             names.add(f"other_jaw_{axis}_offset_cm")
+    if ("crossline", False) not in sides and ("crossline", True) not in sides:
+        names.add("leaf_offset_cm")
     if reach == 0:
         names |= {"softening_scale", "scatter_angle_deg"}
     return names

@@ -43,8 +43,8 @@ DOSE_SIGMA, POSITION_SIGMA_CM, SIGNAL_SIGMA = 0.004, 0.03, 0.003
 CHAMBER_POSITION_SIGMA_CM = 0.1
 """What a good scan is worth: share of the axis dose; position; output between fields. Rule of thumb of the data sets
 at hand (agreement of two TrueBeams with each other 0.6 to 0.9 %, shared water_data notes), halved for one machine. A
-chamber blurs a penumbra by more than the projection of its cavity: fitted to a CC13 alone, the focal spot comes out
-twice as wide (1.2 mm) as with a diode (0.6 mm)."""
+chamber sees an edge wider than its cavity says; unless by how much is known (`Detector.blur_cm`), its penumbras weigh
+less: the focal spot would take the blame (1.2 mm with a CC13 and its cavity alone, 0.5 mm with a diode)."""
 
 PRIOR_SHARE = 0.5
 """The literature counts as one measurement whose standard deviation is this share of the parameter's range."""
@@ -230,12 +230,12 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
     )  # fmt: skip
     if machine.jaw_x is not None:
         found.append(
-            Parameter("jaw_x_transmission", model.jaw_x_transmission, 0.0, 0.02,
+            Parameter("jaw_x_transmission", model.jaw_x_transmission, 0.001, 0.02,
                       lambda m, v: replace(m, jaw_x_transmission=v))
         )  # fmt: skip
     if machine.jaw_y is not None:
         found.append(
-            Parameter("jaw_y_transmission", model.jaw_y_transmission, 0.0, 0.02,
+            Parameter("jaw_y_transmission", model.jaw_y_transmission, 0.001, 0.02,
                       lambda m, v: replace(m, jaw_y_transmission=v))
         )  # fmt: skip
     if machine.jaw_x is None or machine.jaw_y is None:
@@ -407,8 +407,8 @@ def _profile(scan: Scan) -> Curve | None:
     at = np.arange(len(x)) if scan.kind == "radial" else _thin(x, np.concatenate([-right, right]))
     kind = "inline" if scan.kind == "inline" else "crossline"
     slope, detector = np.gradient(v, x), _detector(scan)
-    is_chamber = detector is not None and detector.kind == "ion chamber"
-    sigma = np.hypot(DOSE_SIGMA, slope * (CHAMBER_POSITION_SIGMA_CM if is_chamber else POSITION_SIGMA_CM))
+    is_wide = detector is not None and detector.kind == "ion chamber" and detector.blur_cm == 0
+    sigma = np.hypot(DOSE_SIGMA, slope * (CHAMBER_POSITION_SIGMA_CM if is_wide else POSITION_SIGMA_CM))
     return Curve(
         kind, scan.field_cm, ssd, scan.depth_cm, x[at], v[at], sigma[at], False, detector, scan.label
     )  # fmt: skip

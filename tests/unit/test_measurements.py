@@ -419,3 +419,18 @@ def test_a_turned_detector_blurs_the_other_way() -> None:
     assert average_over(CHAMBER.lying_along("x"), x, v, "x").tolist() == average_over(CHAMBER, x, v, "y").tolist()
     with pytest.raises(InvalidInput, match="no direction"):
         average_over(CHAMBER, x, v, "w")  # type: ignore[arg-type]
+
+
+def test_a_chamber_sees_an_edge_wider_than_its_cavity() -> None:
+    """A step through a Gaussian is an error function; a depth dose is left alone; the sum is kept."""
+    blurred = Detector("one", "ion chamber", "cylinder", 0.01, 0.01, "y", "test", blur_cm=0.2)
+    x = np.arange(-3.0, 3.001, 0.02)
+    step = np.clip(0.5 - x / 0.02, 0.0, 1.0)
+    seen = average_over(blurred, x, step, "x")
+    expected = [0.5 * math.erfc(at / (0.2 * math.sqrt(2))) for at in x]
+    np.testing.assert_allclose(seen, expected, atol=1e-3)
+    assert seen.sum() == pytest.approx(step.sum(), rel=1e-9)
+    assert average_over(blurred, x, step, "z")[len(x) // 2 + 3] < 0.01
+    with pytest.raises(InvalidInput, match="blur"):
+        Detector("one", "ion chamber", "cylinder", 0.3, 0.5, "y", "test", blur_cm=-0.1)
+    assert DETECTORS["IBA CC13"].blur_cm == pytest.approx(0.187)

@@ -11,7 +11,8 @@ Elekta Agility 6X from scans of 5 x 5 and 10 x 10 cm (`../shared/dicom/monaco_ag
 20 cm depth left out, and output factors of another linac of the type, 1 x 1 and 5 x 5 left out. The two linacs agree
 where both have a field (5 x 5: 0.906 and 0.904).
 
-Writes the beam files and validation/results/fit_<beam>.json.
+Every fit starts from the literature values in validation/start. Writes the beam files and
+validation/results/fit_<beam>.json.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from spinedose.measurements import Measurements, Scan, read_measurements
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "water_data"
 TRUEBEAMS = ("varian-truebeam-m120", "varian-truebeam-hd120")
+START = ROOT / "validation" / "start"
 LEFT_OUT_FIELDS, LEFT_OUT_DEPTHS = ((7.0, 7.0), (20.0, 20.0)), (5.0, 20.0)
 
 SAME_HEAD = (
@@ -78,7 +80,7 @@ def truebeam_data(beam: str) -> Measurements:
 
 def fit(name: str, beam: str, data: Measurements, hold: dict[str, float]) -> Commissioning:
     """Fit one beam."""
-    machine = read_machine(name)
+    machine = read_machine(START / name)
     curves = curves_of(data, beam, leave_out=left_out)
     started = time.perf_counter()
 
@@ -132,6 +134,8 @@ def keep(beam: str, found: Commissioning, seconds: float) -> None:
 def provenance(old: BeamModel, found: Commissioning, source: str, citation: str) -> dict[str, object]:
     """Whence each group of numbers comes now."""
     notes = dict(old.provenance)
+    is_agility = citation == AGILITY_CITATION
+    held = "assumed (as for the TrueBeam, or none)" if is_agility else "as fitted to 6X of the machine"
     status = {p.name: p for p in found.parameters}
 
     def told(*names: str) -> str:
@@ -141,7 +145,7 @@ def provenance(old: BeamModel, found: Commissioning, source: str, citation: str)
             if p.status == "fitted":
                 parts.append(f"{name} = {p.value:.4g} +- {p.sigma:.2g} fitted")
             elif p.status == "held":
-                parts.append(f"{name} = {p.value:.4g} as fitted to 6X of the same machine")
+                parts.append(f"{name} = {p.value:.4g} {held}")
             else:
                 parts.append(f"{name} = {p.value:.4g} {p.status}, literature value kept")
         return "; ".join(parts) + "."
@@ -183,9 +187,12 @@ def main(beams: list[str]) -> None:
         hold: dict[str, float] = {}
         started = time.perf_counter()
         if beam == "agility":
-            hold = {"jaw_x_offset_cm": 0.0, "other_jaw_x_offset_cm": 0.0}  # the leaves' offset is what moves edges
+            # the leaves' offset is what moves edges in x; a plate screens the monitor of an Elekta head
+            hold = {"jaw_x_offset_cm": 0.0, "other_jaw_x_offset_cm": 0.0, "monitor_backscatter": 0.0}
+            # profiles of 10 cm fields say too little of what is far off the axis: as for the TrueBeam
+            hold |= {"softening_scale": 1.0, "scatter_angle_deg": 19.0}
             found = fit("elekta-agility", "6X", agility_data(), hold)
-            old = read_machine("elekta-agility").beams["6X"]
+            old = read_machine(START / "elekta-agility").beams["6X"]
             own: tuple[str, ...] = ("mlc_transmission", "leaf_attenuation_per_cm", "calibration")
             made = {"elekta-agility": rebuild(old, found, "water scans of Agility linacs", AGILITY_CITATION, own)}
         else:
@@ -197,7 +204,7 @@ def main(beams: list[str]) -> None:
             made = {}
             for name in TRUEBEAMS:
                 source = "water scans of a TrueBeam" + ("" if name == TRUEBEAMS[0] else " with other leaves, same head")
-                made[name] = rebuild(read_machine(name).beams[beam], found, source, CITATION, own)
+                made[name] = rebuild(read_machine(START / name).beams[beam], found, source, CITATION, own)
         keep(beam, found, time.perf_counter() - started)
         for name, model in made.items():
             write_beam(model, ROOT / "beam_data" / name)

@@ -576,7 +576,8 @@ def fit_beam(
         if name not in known:
             raise InvalidInput(f"There is no parameter '{name}'", f"there are {', '.join(known)}")
     calculator = Calculator(machine)
-    undetermined = {name: known[name].start for name in _out_of_reach(curves) if name in known}
+    beyond = _out_of_reach(curves) - fixed.keys()
+    undetermined = {name: known[name].start for name in beyond if name in known}
     for _ in range(3):
         free = [p for p in known.values() if p.name not in fixed and p.name not in undetermined]
         if not free:

@@ -536,7 +536,9 @@ def open_field_beam(machine: Machine, model: BeamModel, field_cm: tuple[float, f
     if machine.jaw_x is None or machine.jaw_y is None:
         along, across = field_cm if machine.mlc.axis == "x" else field_cm[::-1]
         boundaries = machine.mlc.boundaries_cm
-        is_open = np.abs(0.5 * (boundaries[1:] + boundaries[:-1])) < 0.5 * across
+        # where jaws make the edges across the leaves, all pairs are open: so are those of commissioning plans
+        has_jaw = (machine.jaw_y if machine.mlc.axis == "x" else machine.jaw_x) is not None
+        is_open = has_jaw | (np.abs(0.5 * (boundaries[1:] + boundaries[:-1])) < 0.5 * across)
         one = np.where(is_open, 0.5 * along, 0.0)
         leaves = np.tile(np.stack([-one, one]), (2, 1, 1))
     return Beam(

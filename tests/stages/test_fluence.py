@@ -236,7 +236,7 @@ def test_a_sliding_slit_gives_its_width_over_its_travel(fluence: Stage) -> None:
 def test_a_sweeping_gap_sees_the_dosimetric_leaf_gap(fluence: Stage) -> None:
     """With real tips the plateau is (gap + dosimetric gap) / travel above the leaves' transmission."""
     machine = read_machine("varian-truebeam-m120")
-    beam_model = replace(machine.beam("6X"), extra_focal=ExtraFocal(12.5, 2.0, 0.0))
+    beam_model = replace(machine.beam("6X"), extra_focal=ExtraFocal(12.5, 2.0, 0.0), monitor_backscatter=0.0)
     gap, travel, t = 0.5, 10.0, beam_model.mlc_transmission
     n = 60
     leaf = np.tile(np.array([-5.25, -4.75])[None, :, None], (2, 1, n))
@@ -674,15 +674,19 @@ def test_what_the_raster_leaves_out_is_negligible(fluence: Stage) -> None:
 def test_raster_of_an_open_field_reaches_to_the_largest_field(fluence: Stage) -> None:
     """With leaves out of the way, the jaws' own transmission of 0.4 % counts everywhere."""
     machine = read_machine("varian-truebeam-m120")
+    model = replace(
+        machine.beam("6X"), jaw_x_transmission=0.004, jaw_y_transmission=0.004, monitor_backscatter=0.0,
+        extra_focal=ExtraFocal(12.5, 2.05, 0.067),
+    )  # fmt: skip
     beam = Beam(
         1, "s", "m", "6X", 1.0, np.array([0, 1.0]), np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(3),
         np.array([[-5.0, 5.0]] * 2), np.array([[-5.0, 5.0]] * 2),
     )  # fmt: skip
-    raster = fluence_raster(segment_beam(beam), machine, machine.beam("6X"))
+    raster = fluence_raster(segment_beam(beam), machine, model)
     assert raster.xs_cm[0] <= -20 and raster.xs_cm[-1] >= 20
-    maps = fluence(machine, machine.beam("6X"), segment_beam(beam), raster)
-    seen = visible_extra_focal(machine, machine.beam("6X"), segment_beam(beam), np.array([15.0]), np.array([0.0]))
-    expected = 0.004 * machine.beam("6X").radial_fluence.at(15.0) + 0.067 * float(seen[0, 0, 0])
+    maps = fluence(machine, model, segment_beam(beam), raster)
+    seen = visible_extra_focal(machine, model, segment_beam(beam), np.array([15.0]), np.array([0.0]))
+    expected = 0.004 * model.radial_fluence.at(15.0) + 0.067 * float(seen[0, 0, 0])
     assert at(maps, 15.0, 0.0) == pytest.approx(expected, rel=1e-3)
 
 

@@ -50,7 +50,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(params=sorted(AIR_GAP_CM))
 def machine(request: pytest.FixtureRequest) -> Machine:
-    return read_machine(request.param)
+    return read_machine(Path(__file__).resolve().parents[2] / "validation" / "start" / request.param)
 
 
 def maps_of(stage: Stage, drawn: Any, machine: Machine, leaf_cm: np.ndarray, raster: Raster) -> np.ndarray:

@@ -223,7 +223,9 @@ def test_reference_field_is_made_by_what_the_machine_has() -> None:
     assert beam.jaw_x_cm is None and beam.leaf_cm is not None
     width = beam.leaf_cm[0, 1] - beam.leaf_cm[0, 0]
     opened = np.diff(beam.leaf_boundaries_cm)[width > 0].sum()
-    assert width.max() == pytest.approx(10.0) and opened == pytest.approx(10.0, abs=0.01)
+    assert width.max() == pytest.approx(10.0)
+    assert opened == pytest.approx(40.0, abs=0.01)  # the jaws make the edges across the leaves
+    np.testing.assert_array_equal(beam.jaw_y_cm, [[-5.0, 5.0]] * 2)
 
 
 def test_reference_output_is_remembered_by_all_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

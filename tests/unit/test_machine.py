@@ -127,7 +127,7 @@ def test_the_hash_follows_the_content_and_not_the_line_ends(tmp_path: Path) -> N
         ("6X.toml", "schema_version = 1", "schema_version = 1\nspot_cm = 3", "spot_cm"),
         ("6X.toml", "weight = 1.0", "weight = 0.9", "Spot weights"),
         ("6X.toml", "attenuation_per_cm = 0.75", "attenuation_per_cm = 0.1", "solid leaves"),
-        ("6X.toml", "sigma_x_cm = 0.07", "sigma_x_cm = nan", "finite"),
+        ("6X.toml", "distance_cm = 12.5", "distance_cm = nan", "finite"),
         ("6X.toml", "gy_per_mu = 0.00812", "gy_per_mu = 8.12", "calibration"),
         ("6X.toml", "[spectrum]", "[spectrum", "cannot be read"),
         ("6X.toml", "distance_cm = 12.5", "distance_cm = 40.0", "extra-focal"),

@@ -85,7 +85,7 @@ def test_softening_and_electrons_show_where_they_should() -> None:
     table = terma_table(beam.spectrum, [1.0, 1.2])
     deep, higher = (float(np.interp(d, table.depth_cm, table.terma[1] / table.terma[0])) for d in (20.0, 10.0))
     # the dose comes from the energy released here and, by scatter, from what is released some centimetres higher up
-    assert deep < ratio[1] < higher and deep < 0.96
+    assert deep < ratio[1] < higher and deep < 0.98
     assert ratio[1] < ratio[0] < 1.1  # softer photons around scatter more to the axis, whose own are as hard as before
     raster = Raster.covering((-20.0, 20.0), (-20.0, 20.0), 0.5)
     light = replace(maps, electron=np.full((1, raster.ny, raster.nx), 0.01, np.float32), electron_raster=raster)

@@ -24,6 +24,9 @@ from spinedose.segments import Segments
 BUNDLE = 8
 """Directions swept together: their sources are made by one matrix product, their states fit into the cache."""
 
+MOST_BUNDLES = 8
+"""Bundles swept at the same time at most; each has working memory and a dose of its own."""
+
 MOMENT_FLOOR = 1e-10
 """Moments below this share of the largest energy count as none."""
 
@@ -136,6 +139,7 @@ class CpuBackend(Backend):
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """See `Backend.transport`."""
+        from numba import get_num_threads
         from threadpoolctl import threadpool_limits
 
         from spinedose.backends.cpu.sweep import ROW, matter_in_rows, sweep
@@ -143,8 +147,8 @@ class CpuBackend(Backend):
         deposit = np.zeros(scene.density.shape, np.float32)
         rate, stages = np.array(cones.basis.rate_per_cm, np.float32), np.array(cones.basis.stages, np.int64)
         along = np.argmax(np.abs(directions.vector / scene.grid.spacing_cm), axis=1)
-        done = 0
-        # all loops over rows are parallel already: matrix products that start threads of their own would only wait
+        side_by_side, done = min(get_num_threads(), MOST_BUNDLES), 0
+        # all loops are parallel already: matrix products that start threads of their own would only wait
         with threadpool_limits(limits=1, user_api="blas"):
             here = _Combined.of(field, halo, cones, directions)
             for is_turned in (False, True):
@@ -153,24 +157,33 @@ class CpuBackend(Backend):
                     here = here.turned()
                 matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
                 extent = matter_in_rows(matter)
-                left = np.zeros(matter.shape, np.float32)
-                bundles = list(_bundles(directions, scene.grid, np.flatnonzero((along == 0) == is_turned), is_turned))
+                chosen = np.flatnonzero((along == 0) == is_turned)
+                bundles = list(_bundles(directions, scene.grid, chosen, is_turned, side_by_side))
                 most = max((bundle.rays(matter.shape) * len(bundle.chosen) for bundle in bundles), default=0)
-                state = np.empty(most * cones.basis.size * ROW, np.float32)  # once: fresh pages cost time
-                for bundle in bundles:
+                state = np.empty((side_by_side, most * cones.basis.size * ROW), np.float32)
+                left = np.zeros((side_by_side, *matter.shape), np.float32)
+                for start in range(0, len(bundles), side_by_side):
+                    some = bundles[start : start + side_by_side]
+                    members = np.concatenate([bundle.chosen for bundle in some])
                     field_weights, halo_weights = (
-                        part[bundle.chosen].reshape(-1, part.shape[2])
-                        for part in (here.field_weights, here.halo_weights)
+                        part[members].reshape(-1, part.shape[2]) for part in (here.field_weights, here.halo_weights)
+                    )
+                    slope, offset, step = (
+                        np.concatenate([getattr(bundle, name) for bundle in some])
+                        for name in ("slope", "offset", "step_cm")
                     )
                     sweep(
-                        bundle.axis, bundle.backwards, bundle.slope, bundle.offset, bundle.step_cm, rate, stages,
-                        matter, extent, here.low, field_weights, here.field, here.reached, halo_weights, here.halo,
-                        state, left,
+                        np.array([bundle.axis for bundle in some]),
+                        np.array([bundle.backwards for bundle in some]),
+                        np.cumsum([0, *(len(bundle.chosen) for bundle in some)]),
+                        slope, offset, step, rate, stages, matter, extent, here.low, field_weights, here.field,
+                        here.reached, halo_weights, here.halo, state, left,
                     )  # fmt: skip
-                    done += len(bundle.chosen)
+                    done += len(members)
                     if progress is not None:
                         progress(done / len(along))
-                deposit += left.transpose(0, 2, 1) if is_turned else left
+                whole = left.sum(axis=0)
+                deposit += whole.transpose(0, 2, 1) if is_turned else whole
         return deposit
 
     def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
@@ -287,8 +300,10 @@ class _Bundle:
         return int(shape[1 - self.axis] + np.abs(self.slope[:, 0]).max() * shape[self.axis]) + 2
 
 
-def _bundles(directions: Directions, grid: Grid, chosen: NDArray[np.intp], is_turned: bool) -> Iterator[_Bundle]:
-    """Sort directions into bundles of at most `BUNDLE`."""
+def _bundles(
+    directions: Directions, grid: Grid, chosen: NDArray[np.intp], is_turned: bool, side_by_side: int
+) -> Iterator[_Bundle]:
+    """Sort directions into bundles of about `BUNDLE`, so many that every thread gets as much as the others."""
     order = [2, 0, 1] if is_turned else [2, 1, 0]  # array axes (z, y, x), or (z, x, y) when turned
     spacing = np.array(grid.spacing_cm)[order]
     vector = directions.vector[:, order]
@@ -297,8 +312,10 @@ def _bundles(directions: Directions, grid: Grid, chosen: NDArray[np.intp], is_tu
         is_dominant = np.ones(len(chosen), bool) if is_turned else np.argmax(np.abs(steps[chosen, :2]), axis=1) == axis
         for backwards in (False, True):
             alike = chosen[is_dominant & ((vector[chosen, axis] < 0) == backwards)]
-            for start in range(0, len(alike), BUNDLE):
-                m = alike[start : start + BUNDLE]
+            rounds = -(-len(alike) // (BUNDLE * side_by_side))
+            for m in np.array_split(alike, min(rounds * side_by_side, len(alike)) or 1):
+                if not len(m):
+                    continue
                 forward = np.abs(steps[m, axis])
                 yield _Bundle(
                     m,

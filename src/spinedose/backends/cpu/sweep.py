@@ -239,24 +239,24 @@ def _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo
 
 @njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")
 def sweep(
-    axis, backwards, slope, offset, step_cm, rate, stages, density, extent,
+    axis, backwards, begin, slope, offset, step_cm, rate, stages, density, extent,
     first, weights_field, field, reached, weights_halo, halo, state, deposit,
 ):  # fmt: skip
-    """Make the sources of a block of B directions and carry them through the grid, slice after slice (stages D and E).
+    """Make the sources of S bundles of directions and carry them through the grid, slice after slice (stages D and E).
 
-    Sources are made for a row of voxels when the rays of the block arrive there, and used at once: they stay in the
-    cache. Every row of voxels belongs to one thread while a slice is worked on, and takes the directions in their
-    order: no races, same bits every run. Adds the energy left in each voxel.
+    One thread takes one bundle from end to end, with a dose of its own: threads never wait for each other, so that a
+    busy computer costs no more than its share, and the same bits come out every run.
 
     Parameters
     ----------
-    axis : int
-        Dominant axis of all B, 0 or 1; axis 2 (contiguous) is swept in an array with axes 1 and 2 exchanged.
-    backwards : bool
-        March from the last slice to the first.
-    slope, offset : float32 (B, 2)
+    axis, backwards : int64 (S,), bool (S,)
+        Dominant axis of each bundle, 0 or 1, and whether it marches from the last slice to the first; axis 2
+        (contiguous) is swept in an array with axes 1 and 2 exchanged.
+    begin : int64 (S + 1,)
+        First direction of each bundle, and the number n of all.
+    slope, offset : float32 (n, 2)
         Lattice along the other two axes in rising order, per slice, in marching order.
-    step_cm : float32 (B,)
+    step_cm : float32 (n,)
         Path length in a voxel [cm].
     rate : float32 (c,)
         lambda of each chain [1/cm].
@@ -268,17 +268,36 @@ def sweep(
         From `matter_in_rows`: in voxels without matter nothing is released and nothing changes, so they are left out.
     first : int64 (3,)
         First voxel of the box in which energy is released.
-    weights_field, weights_halo : float32 (B K, r), float32 (B K, h)
+    weights_field, weights_halo : float32 (n K, r), float32 (n K, h)
         From combinations of moments to sources.
     field, reached : float32 (f0, b1, r, m), int64 (3,)
         Combinations of all moments in the slices from `reached[0]` of the box on; taken in their rows `reached[1]` up
         to `reached[2]`.
     halo : float32 (b0, b1, h, m)
         Combinations of the halo's moments, taken in all other rows of the box.
-    state : float32, flat
-        Working memory for what is on its way: ROW floats for each stage, ray and direction (`state_size`).
-    deposit : float32 (n0, n1, n2)
-        Energy deposited; added to.
+    state : float32 (S, any)
+        Working memory for what is on its way: ROW floats for each stage, ray and direction of a bundle.
+    deposit : float32 (S, n0, n1, n2)
+        Energy deposited by each bundle; added to.
+    """
+    k = weights_halo.shape[0] // step_cm.size
+    for s in prange(axis.size):
+        a, b = begin[s], begin[s + 1]
+        _sweep_bundle(
+            axis[s], backwards[s], slope[a:b], offset[a:b], step_cm[a:b], rate, stages, density, extent, first,
+            weights_field[a * k : b * k], field, reached, weights_halo[a * k : b * k], halo, state[s], deposit[s],
+        )  # fmt: skip
+
+
+@njit(fastmath=_FAST, error_model="numpy")
+def _sweep_bundle(
+    axis, backwards, slope, offset, step_cm, rate, stages, density, extent,
+    first, weights_field, field, reached, weights_halo, halo, state, deposit,
+):  # fmt: skip
+    """Sweep the directions of one bundle; arguments as in `sweep`.
+
+    Sources are made for a row of voxels when the rays of the bundle arrive there, and used at once: they stay in the
+    cache.
     """
     n0, n1, n2 = density.shape
     if axis == 0:
@@ -292,39 +311,35 @@ def sweep(
         high_1[m], high_2[m] = max(0, int(end[m, 0])), max(0, int(end[m, 1]))
         rays = max(rays, nj + high_1[m] - min(0, int(end[m, 0])))
     width = n2 + int(np.abs(slope[:, 1]).max() * nt) + 2
-    for task in prange(count * rays):
-        for s in range(k):
-            at = (task * k + s) * ROW
-            state[at : at + width] = 0
+    for row in range(count * rays * k):
+        state[row * ROW : row * ROW + width] = 0
     matter, left = density.reshape(-1), deposit.reshape(-1)
-    dark = np.zeros(k * ROW, np.float32)
+    dark, bright = np.zeros(k * ROW, np.float32), np.empty(k * ROW, np.float32)
+    sources = np.empty((count * k, halo.shape[3]), np.float32)
     for t in range(nt):
         slab = nt - 1 - t if backwards else t
-        for row in prange(nj):
-            j = np.int64(row)
+        for j in range(nj):
             a, b = (slab, j) if axis == 0 else (j, slab)
             low, high = np.int64(extent[a, b, 0]), np.int64(extent[a, b, 1])
-            if low < high:
-                sources = np.empty((count * k, halo.shape[3]), np.float32)
-                q = dark
-                is_bright = _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo, sources)
+            if low == high:
+                continue
+            is_bright = _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo, sources)
+            q = bright if is_bright else dark
+            here = np.uint64((a * n1 + b) * n2 + low)
+            for m in range(count):
+                ray = j - math.floor(slope[m, 0] * t + offset[m, 0]) + high_1[m]
+                shift = high_2[m] - math.floor(slope[m, 1] * t + offset[m, 1])
                 if is_bright:
-                    q = np.empty(k * ROW, np.float32)
-                here = np.uint64((a * n1 + b) * n2 + low)
-                for m in range(count):
-                    ray = j - math.floor(slope[m, 0] * t + offset[m, 0]) + high_1[m]
-                    shift = high_2[m] - math.floor(slope[m, 1] * t + offset[m, 1])
-                    if is_bright:
-                        _fetch(sources, m * k, k, first[2], low, high, q)
-                    s = 0
-                    for c in range(rate.size):
-                        x = rate[c] * step_cm[m]
-                        at = np.uint64(((m * rays + ray) * k + s) * ROW + shift + low)
-                        entering = q[s * ROW + low :]
-                        if stages[c] == 1:
-                            _advance_1(x, high - low, matter, here, entering, state, at, left)
-                        elif stages[c] == 2:
-                            _advance_2(x, high - low, matter, here, entering, state, at, left)
-                        else:
-                            _advance_3(x, high - low, matter, here, entering, state, at, left)
-                        s += stages[c]
+                    _fetch(sources, m * k, k, first[2], low, high, q)
+                s = 0
+                for c in range(rate.size):
+                    x = rate[c] * step_cm[m]
+                    at = np.uint64(((m * rays + ray) * k + s) * ROW + shift + low)
+                    entering = q[s * ROW + low :]
+                    if stages[c] == 1:
+                        _advance_1(x, high - low, matter, here, entering, state, at, left)
+                    elif stages[c] == 2:
+                        _advance_2(x, high - low, matter, here, entering, state, at, left)
+                    else:
+                        _advance_3(x, high - low, matter, here, entering, state, at, left)
+                    s += stages[c]

@@ -147,7 +147,8 @@ def provenance(old: BeamModel, found: Commissioning, source: str, citation: str)
             elif p.status == "held":
                 parts.append(f"{name} = {p.value:.4g} {held}")
             else:
-                parts.append(f"{name} = {p.value:.4g} {p.status}, literature value kept")
+                kept = ", literature value kept" if p.status == "not determined" else " of the fit"
+                parts.append(f"{name} = {p.value:.4g} {p.status}{kept}")
         return "; ".join(parts) + "."
 
     notes["status"] = f"fitted to {source}; leaves are literature values, not determined by open fields"

@@ -588,33 +588,37 @@ def fit_beam(
         calls = 0
 
         def residuals(
-            x: Array,
+            u: Array,
             free: list[Parameter] = free,
             held: dict[str, float] = held,
             first: Array = first,
+            low: Array = low,
             width: Array = width,
         ) -> Array:
             nonlocal calls
             calls += 1
             if progress is not None:
                 progress(f"fitting {len(free)} parameters", min(0.95, calls / (12 * (len(free) + 1))))
+            x = low + width * (u - 1)
             values = held | {p.name: float(v) for p, v in zip(free, x, strict=True)}
             model, setup = apply(known.values(), start_model, values)
             misfit = [(calculator.curve(c, model, setup) - c.values) / c.sigma for c in curves]
             return np.concatenate([*misfit, (x - first) / (PRIOR_SHARE * width)])
 
-        begin = np.clip(first, low + 0.01 * width, high - 0.01 * width)
+        # on a scale from 1 to 2 a step of the differences is a share of the range, for parameters that are 0 as well
+        begin = np.clip(1 + (first - low) / width, 1.01, 1.99)
         found = least_squares(
-            residuals, begin, bounds=(low, high), x_scale=width, loss="soft_l1", f_scale=2.0, diff_step=3e-3,
-            ftol=1e-4, xtol=1e-4, max_nfev=40,
+            residuals, begin, bounds=(1.0, 2.0), loss="soft_l1", f_scale=2.0, diff_step=2e-3, ftol=1e-4, xtol=1e-4,
+            max_nfev=40,
         )  # fmt: skip
-        covariance = np.linalg.pinv(found.jac.T @ found.jac)
+        covariance = np.linalg.pinv(found.jac.T @ found.jac) * np.outer(width, width)
         spread = np.sqrt(np.maximum(np.diag(covariance), 0)) * math.sqrt(max(2 * found.cost / len(found.fun), 1e-12))
         loose = {p.name: p.start for p, s, w in zip(free, spread, width, strict=True) if s > 0.25 * w}
         if not loose:
             break
         undetermined |= loose
-    values = held | {p.name: float(v) for p, v in zip(free, found.x, strict=True)}
+    best = low + width * (found.x - 1)
+    values = held | {p.name: float(v) for p, v in zip(free, best, strict=True)}
     model, setup = apply(known.values(), start_model, values)
     fitted = []
     for p in known.values():

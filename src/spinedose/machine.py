@@ -468,6 +468,28 @@ def list_machines() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in folder("beam_data").glob("*/machine.toml")))
 
 
+def machine_folder(name_or_file: str | Path) -> Path:
+    """Find the folder of a machine's files; what it takes is what `read_machine` takes.
+
+    Raises
+    ------
+    UnknownMachine
+        If there is no such machine.
+    """
+    place = folder("beam_data") / str(name_or_file)
+    if not (place / "machine.toml").is_file():
+        place = Path(name_or_file)
+        place = place.parent if place.name == "machine.toml" else place
+    if not (place / "machine.toml").is_file():
+        raise UnknownMachine(
+            f"Machine '{name_or_file}' was not found",
+            f"spinedose has {', '.join(list_machines())}",
+            "Name one of these, or your own folder that holds a machine.toml,",
+            argument="machine",
+        )
+    return place
+
+
 def read_machine(name_or_file: str | Path) -> Machine:
     """Read a machine and all its beams.
 
@@ -488,17 +510,7 @@ def read_machine(name_or_file: str | Path) -> Machine:
     BeamDataError
         If a file is wrong.
     """
-    place = folder("beam_data") / str(name_or_file)
-    if not (place / "machine.toml").is_file():
-        place = Path(name_or_file)
-        place = place.parent if place.name == "machine.toml" else place
-    if not (place / "machine.toml").is_file():
-        raise UnknownMachine(
-            f"Machine '{name_or_file}' was not found",
-            f"spinedose has {', '.join(list_machines())}",
-            "Name one of these, or your own folder that holds a machine.toml,",
-            argument="machine",
-        )
+    place = machine_folder(name_or_file)
     files = [place / "machine.toml", *sorted(path for path in place.glob("*.toml") if path.name != "machine.toml")]
     digest = hashlib.sha256()
     tables = {}

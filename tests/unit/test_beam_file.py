@@ -30,8 +30,8 @@ SHIPPED = [(name, beam) for name in list_machines() for beam in read_machine(nam
 
 TABLE = 1e-7
 """Tables have seven decimals."""
-NUMBER = 1e-6
-"""Single numbers have six digits."""
+NUMBER = 5e-6
+"""Single numbers have six digits: half of the last one of 1.00000."""
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_numbers_of_a_fit_survive(model: BeamModel, tmp_path: Path) -> None:
 
 def test_an_isotropic_source_stays_one(model: BeamModel, tmp_path: Path) -> None:
     round_about = replace(model, extra_focal=replace(model.extra_focal, scatter_angle_deg=math.inf))
-    assert "scatter_angle" not in beam_toml(round_about)
+    assert "\nscatter_angle_deg =" not in beam_toml(round_about)
     assert math.isinf(read_back(round_about, tmp_path).extra_focal.scatter_angle_deg)
 
 
@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(model: BeamModel, tmp_path: Path, mo
 @pytest.mark.parametrize(("name", "beam"), SHIPPED)
 def test_the_text_is_for_readers(name: str, beam: str) -> None:
     text = beam_toml(read_machine(name).beams[beam])
-    tables = text.split("[provenance]")[0]
+    tables = text.split("\n[provenance]")[0]
     assert max(map(len, tables.splitlines())) <= WIDTH + 2
     for word in ("# from the target", "# primary, in air", "README.md"):
         assert word in tables

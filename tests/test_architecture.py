@@ -19,6 +19,7 @@ ROOMS = (
     ("doctor",),
     ("demo",),
     ("report",),
+    ("validate",),
     ("record",),
     ("agreement",),
     ("check",),

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from against_monte_carlo import read_spectrum
 from spinedose.cones import HARD_DEPTH_CM, SpectrumLike, cone_table, cumulative_error, released_energy, water_kernels
 from spinedose.machine import list_machines, read_machine
+from spinedose.validate.slabs import read_spectrum
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECTRA = ROOT.parent / "shared" / "spectra"

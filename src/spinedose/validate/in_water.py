@@ -1,0 +1,159 @@
+"""Measured curves held against calculated ones: depth doses, profiles and output ratios become lines and drawings.
+
+Both curves of a pair are scaled where the measurement says most: depth doses by their mean from 9.5 to 10.5 cm - what
+remains is the shape, the rest is output -, profiles by their mean around the axis. Profiles are centred first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose.compare.curves import (
+    centre_cm,
+    compare_curves,
+    distance_to_agreement_cm,
+    field_width_cm,
+    maximum,
+    penumbra_cm,
+)
+from spinedose.errors import InvalidInput
+from spinedose.grid import Volume
+from spinedose.measurements import Detector, Scan
+from spinedose.units import MM_PER_CM
+from spinedose.validate.criteria import Criterion
+from spinedose.validate.lines import Drawn, Line, Tag
+from spinedose.validate.tanks import FINE_CM, Setup, depth_dose, profile
+
+Array = NDArray[np.float64]
+Found = tuple[list[Line], list[Drawn], list[str]]
+"""Lines, curves and notes."""
+
+SHALLOWEST_CM = 0.5
+"""Nearer to the surface a chamber reads what its wall and its size make of the dose (notes on the LA6 data)."""
+
+REFERENCE_DEPTH_CM, WINDOW_CM = 10.0, 0.5
+"""Depth doses meet over this window around the reference depth [cm]: single voxels of a static beam carry the ripple of
+the lattice of rays, and single readings their noise."""
+
+AXIS_SHARE = 0.1
+"""Profiles are 100 % on average over this share of the field width around the axis."""
+
+
+PARTS = {"in-field": ("in_field", "in the field"), "tail": ("tail", "tail")}
+"""Parts of a profile that are compared point by point: their limit, and their name; the penumbra is a width."""
+
+
+def size(field_cm: tuple[float, float]) -> str:
+    """`10 x 10 cm`."""
+    return f"{field_cm[0]:g} x {field_cm[1]:g} cm"
+
+
+def output_criterion(criteria: Mapping[str, Criterion], side_cm: float) -> Criterion:
+    """Limit for the output of a field whose shorter side is so long [cm]."""
+    return criteria["output_from_3_cm" if side_cm >= 3 else "output_2_cm" if side_cm >= 2 else "output_1_cm"]
+
+
+def depth_dose_lines(
+    tag: Tag,
+    scan: Scan,
+    volume: Volume,
+    setup: Setup,
+    detector: Detector | None,
+    role: str,
+    criteria: Mapping[str, Criterion],
+) -> Found:
+    """Build-up and the part beyond the maximum, in percent of the measured maximum."""
+    keep = scan.positions_cm >= SHALLOWEST_CM
+    x, measured = scan.positions_cm[keep], scan.values[keep]
+    fine = np.linspace(x[0], x[-1], int(np.ceil((x[-1] - x[0]) / FINE_CM)) + 1)
+    calculated = depth_dose(volume, fine + setup.depth_shift_cm, detector)
+    window = np.abs(x - REFERENCE_DEPTH_CM) <= WINDOW_CM
+    if not np.any(window):
+        raise InvalidInput(f"{scan.label} does not reach {REFERENCE_DEPTH_CM:g} cm")
+    calculated *= measured[window].mean() / np.interp(x[window], fine, calculated).mean()
+    dmax, top = maximum(x, measured)
+    name, by = size(scan.field_cm), _by(scan)
+    is_usual = min(scan.field_cm) >= 2 and max(scan.field_cm) <= 30
+    lines = []
+    early = x < dmax
+    if np.any(early):
+        distance = MM_PER_CM * distance_to_agreement_cm((x, measured), (fine, calculated))[early]
+        difference = 100 * (np.interp(x, fine, calculated) - measured)[early] / top
+        lines.append(
+            Line.of(
+                tag, criteria["build_up"], difference, quantity="depth dose", region="build-up", role=role, field=name,
+                at_cm=x[early], distances_mm=distance, note=by,
+            )
+        )  # fmt: skip
+    comparison = compare_curves((x, measured), (fine, calculated), kind="depth_dose")
+    lines.append(
+        Line.of_region(
+            tag, criteria["depth_dose_beyond" if is_usual else "depth_dose_beyond_other_fields"],
+            comparison.region("beyond"), quantity="depth dose", region="beyond the maximum", role=role, field=name,
+            note=by,
+        )
+    )  # fmt: skip
+    drawn = Drawn(
+        f"{tag.beam} {name}", "depth dose", "depth [cm]", "dose [% of the maximum]", x, 100 * measured / top,
+        100 * np.interp(x, fine, calculated) / top, role,
+    )  # fmt: skip
+    return lines, [drawn], []
+
+
+def profile_lines(
+    tag: Tag,
+    scan: Scan,
+    volume: Volume,
+    setup: Setup,
+    detector: Detector | None,
+    role: str,
+    criteria: Mapping[str, Criterion],
+) -> Found:
+    """In-field, penumbra, width and tail of a crossline or inline profile."""
+    x = scan.positions_cm - centre_cm(scan.positions_cm, scan.values)
+    width = field_width_cm(scan.positions_cm, scan.values)
+    near = AXIS_SHARE * width
+    measured = scan.values / scan.values[np.abs(x) <= near].mean()
+    p, q = profile(volume, "y" if scan.kind == "inline" else "x", scan.depth_cm + setup.depth_shift_cm, detector)
+    q = q / np.interp(x[np.abs(x) <= near], p, q).mean()
+    comparison = compare_curves((x, measured), (p, q), kind="profile")
+    name, at, by = size(scan.field_cm), f"{scan.depth_cm:g} cm", f"{scan.kind}{_by(scan, ', ')}"
+    facts = {"quantity": "profile", "role": role, "field": name, "depth": at, "note": by}
+    lines, notes = list[Line](), list[str]()
+    for part in comparison.regions:
+        if part.name in PARTS:
+            criterion, words = PARTS[part.name]
+            lines.append(Line.of_region(tag, criteria[criterion], part, region=words, **facts))
+    try:
+        wider = MM_PER_CM * (np.array(penumbra_cm(p, q)) - np.array(penumbra_cm(x, measured)))
+        lines.append(Line.of(tag, criteria["penumbra"], wider, region="penumbra 80-20 %", **facts))
+        wider = MM_PER_CM * (field_width_cm(p, q) - width)
+        lines.append(Line.of(tag, criteria["width"], wider, region="width at 50 %", **facts))
+    except InvalidInput as error:
+        notes.append(f"{scan.label}: no penumbra ({error})")
+    common = (x >= p[0]) & (x <= p[-1])
+    drawn = Drawn(
+        f"{tag.beam} {name} {scan.kind} at {at}{_by(scan, ', ')}", "profile", "off axis [cm]", "dose [% of the axis]",
+        x[common], 100 * measured[common], 100 * np.interp(x[common], p, q), role,
+    )  # fmt: skip
+    return lines, [drawn], notes
+
+
+def at_reference_depth(scan: Scan, volume: Volume, setup: Setup, detector: Detector | None) -> tuple[float, float]:
+    """Measured and calculated dose at the reference depth, means over the window, for output ratios."""
+    window = np.abs(scan.positions_cm - REFERENCE_DEPTH_CM) <= WINDOW_CM
+    calculated = depth_dose(volume, scan.positions_cm[window] + setup.depth_shift_cm, detector)
+    return float(scan.values[window].mean()), float(calculated.mean())
+
+
+def dose_at(volume: Volume, depth_cm: float, detector: Detector | None = None) -> float:
+    """Calculated dose on the axis, mean over the window around a depth."""
+    depths = depth_cm + np.linspace(-WINDOW_CM, WINDOW_CM, 11)
+    return float(depth_dose(volume, depths, detector).mean())
+
+
+def _by(scan: Scan, before: str = "") -> str:
+    return f"{before}{scan.detector}" if scan.detector else ""

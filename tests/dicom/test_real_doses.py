@@ -19,9 +19,9 @@ from spinedose.grid import Grid, Volume
 
 pytestmark = pytest.mark.slow
 
-UNCOMMISSIONED = 0.05
-"""The beam models are start values from the literature: 1 cGy/MU by custom, factors by generic spectra. A wrong MU,
-fraction, unit or sign changes the dose by far more; a fitted model must come far closer."""
+ANOTHER_MACHINE = 0.015
+"""The beam is fitted to another TrueBeam; its 1 cGy/MU at the maximum is the custom, which vendors' reference data share
+within a percent."""
 
 SAME_MACHINE = 0.015
 """The Agility model is calibrated to a measurement on this machine at this point; the plan's dose (8.119 Gy)
@@ -48,7 +48,7 @@ def test_water_phantom_of_a_planning_system(shared: Path, tmp_path: Path) -> Non
     low, high = tuple(s.start for s in part), tuple(s.stop for s in part)
     ct = replace(ct, hu=Volume(ct.hu.grid.box(low, high), ct.hu.values[part].copy()))  # type: ignore[arg-type]
     dose = sd.compute_dose(sd.read_plan(file), ct, settings=QUICK)
-    assert mean_around(dose.volume, (0.0, 10.0, 0.0)) == pytest.approx(0.7979931, rel=UNCOMMISSIONED)
+    assert mean_around(dose.volume, (0.0, 10.0, 0.0)) == pytest.approx(0.7979931, rel=ANOTHER_MACHINE)
 
 
 def test_open_square_of_a_monaco_plan(shared: Path) -> None:

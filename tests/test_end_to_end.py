@@ -113,6 +113,6 @@ def test_interrupting_leaves_nothing(demo: tuple[Path, str], tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert complaint.splitlines()[-1] == "Interrupted; nothing was written."
+    assert complaint.splitlines()[-1] == "Interrupted; no file is half written."
     assert "Traceback" not in complaint
     assert list(tmp_path.iterdir()) == []

@@ -20,8 +20,8 @@ from spinedose.grid import Grid, Volume
 pytestmark = pytest.mark.slow
 
 ANOTHER_MACHINE = 0.015
-"""The beam is fitted to another TrueBeam; its 1 cGy/MU at the maximum is the custom, which vendors' reference data share
-within a percent."""
+"""The beam is fitted to another TrueBeam; its 1 cGy/MU at the maximum is the custom, which
+vendors' reference data share within a percent."""
 
 SAME_MACHINE = 0.015
 """The Agility model is calibrated to a measurement on this machine at this point; the plan's dose (8.119 Gy)

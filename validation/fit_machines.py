@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from spinedose._version import __version__
+from spinedose.beam_file import write_beam
 from spinedose.commission import Commissioning, curves_of, fit_beam
 from spinedose.machine import BeamModel, read_machine
 from spinedose.measurements import Measurements, Scan, read_measurements
@@ -181,8 +182,6 @@ def rebuild(old: BeamModel, found: Commissioning, source: str, citation: str, ow
 
 def main(beams: list[str]) -> None:
     """Fit, and write."""
-    from spinedose.beam_file import write_beam
-
     known = ROOT / "validation" / "results" / "fit_6X.json"
     for beam in beams:
         hold: dict[str, float] = {}

@@ -21,7 +21,7 @@ from spinedose.compare.curves import centre_cm, value_at
 from spinedose.engine import open_field_beam
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import FluenceMaps, fluence_raster
-from spinedose.machine import BeamModel, Machine, RadialTable, Spectrum
+from spinedose.machine import BeamModel, Machine, RadialTable, Spectrum, least_scatter_angle_deg
 from spinedose.measurements import Detector, Measurements, OutputFactors, Scan, average_over, find_detector
 from spinedose.segments import segment_beam
 from spinedose.tank import TankModel
@@ -182,17 +182,14 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
     spectrum, source, electrons = model.spectrum, model.extra_focal, model.electrons
     mean = spectrum.mean_energy_MeV
 
-    def bent(power: float, cut: float) -> Callable[[BeamModel], Spectrum]:
-        def make(now: BeamModel) -> Spectrum:
-            energy = now.spectrum.energy_MeV
-            weight = now.spectrum.weight * (energy / mean) ** power * np.exp(-cut * (mean / energy - 1))
-            return Spectrum(energy, weight / weight.sum())
-
-        return make
+    def bent(now: BeamModel, power: float, cut: float) -> BeamModel:
+        energy = now.spectrum.energy_MeV
+        weight = now.spectrum.weight * (energy / mean) ** power * np.exp(-cut * (mean / energy - 1))
+        return replace(now, spectrum=Spectrum(energy, weight / weight.sum()))
 
     found = [
-        Parameter("spectrum_power", 0.0, -1.0, 1.0, lambda m, v: replace(m, spectrum=bent(v, 0.0)(m))),
-        Parameter("spectrum_low_cut", 0.0, -0.1, 0.5, lambda m, v: replace(m, spectrum=bent(0.0, v)(m))),
+        Parameter("spectrum_power", 0.0, -1.0, 1.0, lambda m, v: bent(m, v, 0.0)),
+        Parameter("spectrum_low_cut", 0.0, -0.1, 0.5, lambda m, v: bent(m, 0.0, v)),
         Parameter(
             "electron_weight_cm2_per_g", electrons.weight_cm2_per_g, 0.0, 0.05,
             lambda m, v: replace(m, electrons=replace(m.electrons, weight_cm2_per_g=v)),
@@ -211,7 +208,7 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
         ),
         Parameter(
             "scatter_angle_deg", 15.0 if math.isinf(source.scatter_angle_deg) else source.scatter_angle_deg, 12.0, 60.0,
-            lambda m, v: replace(m, extra_focal=replace(m.extra_focal, scatter_angle_deg=_wide_enough(m, v))),
+            lambda m, v: replace(m, extra_focal=replace(m.extra_focal, scatter_angle_deg=_wide_enough(machine, m, v))),
         ),
         Parameter(
             "softening_scale", 1.0, 0.0, 1.6,
@@ -252,10 +249,9 @@ def parameters_of(machine: Machine, model: BeamModel) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
-def _wide_enough(model: BeamModel, angle_deg: float) -> float:
-    """The angle, but no less than the source's own size demands (fluence.md, equation 13a)."""
-    source = model.extra_focal
-    return max(angle_deg, math.degrees(source.sigma_cm * (1 / source.distance_cm + 1 / 80.0)) * 1.001)
+def _wide_enough(machine: Machine, model: BeamModel, angle_deg: float) -> float:
+    """The angle, but no less than the source's own size demands: `Machine` refuses less (fluence.md, equation 13a)."""
+    return max(angle_deg, 1.001 * least_scatter_angle_deg(model.extra_focal, machine.sad_cm))
 
 
 KINDS = ("depth_dose", "crossline", "inline", "radial")

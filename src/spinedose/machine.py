@@ -160,6 +160,15 @@ class ExtraFocal:
         _prove(self.scatter_angle_deg > 0, "The scatter angle of the extra-focal source is not positive")
 
 
+def least_scatter_angle_deg(source: ExtraFocal, sad_cm: float) -> float:
+    """Angle by which photons turn that come from one standard deviation off the axis and go along it [degrees].
+
+    The scatter angle must exceed it: the source as seen from the axis cannot be wider than scatter lets it seem
+    (docs/theory/fluence.md, equation 13a).
+    """
+    return math.degrees(source.sigma_cm * (1 / source.distance_cm + 1 / (sad_cm - source.distance_cm)))
+
+
 @dataclass(frozen=True, slots=True)
 class ElectronContamination:
     """Electrons set free in the head and in air.
@@ -433,12 +442,11 @@ class Machine:
             _prove(
                 beam.extra_focal.distance_cm < min(planes), f"{where}: the extra-focal source lies below a collimator"
             )
-            source = beam.extra_focal
-            turn = source.sigma_cm * (1 / source.distance_cm + 1 / (self.sad_cm - source.distance_cm))
+            least = least_scatter_angle_deg(beam.extra_focal, self.sad_cm)
             _prove(
-                math.radians(source.scatter_angle_deg) > turn,
-                f"{where}: the scatter angle is {source.scatter_angle_deg:g} degrees",
-                f"the edge of the extra-focal source turns photons by {math.degrees(turn):.3g} degrees",
+                beam.extra_focal.scatter_angle_deg > least,
+                f"{where}: the scatter angle is {beam.extra_focal.scatter_angle_deg:g} degrees",
+                f"the edge of the extra-focal source turns photons by {least:.3g} degrees",
                 "Raise scatter_angle_deg or lower sigma_cm",
             )
         object.__setattr__(self, "beams", MappingProxyType(dict(self.beams)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,17 @@ Array = NDArray[np.float64]
 
 HARD_DEPTH_CM = 20.0
 """Depth in water whose spectrum defines hardness 1; hardness 0 is the spectrum as it enters the patient."""
+
+
+class MediumLike(Protocol):
+    """Matter other than water: what TERMA needs of it."""
+
+    @property
+    def electrons_per_gram(self) -> float:
+        """Electrons per gram, relative to water."""
+
+    def attenuation(self, energy_MeV: ArrayLike) -> Array:
+        """Mass attenuation coefficient without coherent scattering [cm^2/g]."""
 
 
 class SpectrumLike(Protocol):
@@ -194,7 +206,7 @@ class RadialBasis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConeTable:
-    """A deposition kernel in the form of equation (1), for two hardnesses of the spectrum.
+    """A deposition kernel in the form of equation (1), for all hardnesses of a spectrum (equation 4).
 
     Parameters
     ----------
@@ -202,10 +214,10 @@ class ConeTable:
         The K radial functions.
     theta_edge_deg : ndarray, shape (t + 1,)
         Cone edges [degrees].
-    energy : ndarray, shape (2, K, t)
-        Share of the released energy in each cone and radial function: for the entering spectrum (hardness 0), and the
-        change
-        on going to hardness 1. All entries of the first and of the sum are >= 0.
+    energy : ndarray, shape (S, K, t)
+        Share of the released energy in each cone and radial function, S = 2 or 3: for the entering spectrum (hardness
+        0), the change on going to hardness 1, and that for the curvature between these and the softest spectrum off
+        the axis. All entries of the first, and of the sum of the first two, are >= 0.
     """
 
     basis: RadialBasis
@@ -213,15 +225,16 @@ class ConeTable:
     energy: Array
 
     def __post_init__(self) -> None:
-        if self.energy.shape != (2, self.basis.size, len(self.theta_edge_deg) - 1):
+        if len(self.energy) not in (2, 3) or self.energy.shape[1:] != (self.basis.size, len(self.theta_edge_deg) - 1):
             raise BeamDataError(f"Cone table has shape {self.energy.shape}")
-        if self.energy[0].min() < -1e-12 or self.energy.sum(axis=0).min() < -1e-12:
+        soft, hard = self.energy[0], self.energy[:2].sum(axis=0)
+        if soft.min() < -1e-12 or hard.min() < -1e-12:
             raise BeamDataError("Cone table has negative energies", "fits are made with coefficients >= 0")
-        if not np.allclose([self.energy[0].sum(), self.energy.sum()], 1.0, atol=0.08):
+        if not np.allclose([soft.sum(), hard.sum()], 1.0, atol=0.08):
             raise BeamDataError("Cone table does not hold the released energy", f"sums {self.energy.sum(axis=(1, 2))}")
 
     def legendre(self, order: int) -> Array:
-        """Legendre moments of each radial function, shape (2, K, order + 1): integral of C_k(mu) P_l(mu) over all
+        """Legendre moments of each radial function, shape (S, K, order + 1): integral of C_k(mu) P_l(mu) over all
         directions."""
         mean = legendre_mean(np.cos(np.radians(self.theta_edge_deg)), order)
         moment: Array = np.einsum("hkt,tl->hkl", self.energy, mean)
@@ -348,21 +361,54 @@ def fit_basis(spectrum: SpectrumLike) -> RadialBasis:
 
 
 @cache
-def _fit_cached(energy: bytes, weight: bytes, basis: RadialBasis) -> ConeTable:
+def _fit_cached(energy: bytes, weight: bytes, basis: RadialBasis, softest: float) -> ConeTable:
     spectrum = _Spectrum(np.frombuffer(energy), np.frombuffer(weight))
     table = water_kernels()
-    soft, hard = (
-        fit_cones(table.mix(spectrum.energy_MeV, released_energy(spectrum, depth)), table, basis)
-        for depth in (0.0, HARD_DEPTH_CM)
-    )
-    return ConeTable(basis, table.theta_edge_deg, np.array([soft, hard - soft]))
+
+    def fitted(spectrum: SpectrumLike, depth: float) -> Array:
+        return fit_cones(table.mix(spectrum.energy_MeV, released_energy(spectrum, depth)), table, basis)
+
+    plain, hard = (fitted(spectrum, depth) for depth in (0.0, HARD_DEPTH_CM))
+    parts = [plain, hard - plain]
+    if softest > 1:
+        rim = softened(spectrum, softest)
+        parts.append(fitted(rim, 0.0) - plain - surface_hardness(spectrum, softest) * parts[1])
+    return ConeTable(basis, table.theta_edge_deg, np.array(parts))
 
 
-def cone_table(spectrum: SpectrumLike, basis: RadialBasis | None = None) -> ConeTable:
-    """Cone table of a beam: the shipped kernels mixed by the released energy at the surface and at 20 cm depth, and
-    fitted."""
+def cone_table(spectrum: SpectrumLike, basis: RadialBasis | None = None, *, softest: float = 1.0) -> ConeTable:
+    """Cone table of a beam: the shipped kernels mixed by the released energy, and fitted.
+
+    Parameters
+    ----------
+    spectrum : SpectrumLike
+        Photon fluence on the axis.
+    basis : RadialBasis, optional
+        Radial functions; by default those that fit the spectrum best.
+    softest : float
+        Largest off-axis softening that matters. Above 1 the table has a third part, for the curvature of the kernel in
+        hardness between the axis at 20 cm depth, the axis at the surface, and this spectrum at the surface.
+
+    Returns
+    -------
+    ConeTable
+    """
     energy, weight = (np.ascontiguousarray(a, dtype=np.float64) for a in (spectrum.energy_MeV, spectrum.weight))
-    return _fit_cached(energy.tobytes(), weight.tobytes(), basis or fit_basis(spectrum))
+    return _fit_cached(energy.tobytes(), weight.tobytes(), basis or fit_basis(spectrum), float(softest))
+
+
+def softened(spectrum: SpectrumLike, softening: float) -> SpectrumLike:
+    """Spectrum off the axis, as photon fluence; see `terma_layers`."""
+    energy = np.asarray(spectrum.energy_MeV, float)
+    share = terma_layers(spectrum, [softening])[0] / energy
+    return _Spectrum(energy, share / share.sum())
+
+
+def surface_hardness(spectrum: SpectrumLike, softening: float) -> float:
+    """Hardness at the surface where the beam is softened; 0 on the axis, negative off it."""
+    energy = np.asarray(spectrum.energy_MeV, float)
+    zero, one = (_mean(energy, released_energy(spectrum, depth)) for depth in (0.0, HARD_DEPTH_CM))
+    return (_mean(energy, released_energy(softened(spectrum, softening), 0.0)) - zero) / (one - zero)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -381,19 +427,24 @@ class TermaTable:
         Water-equivalent depths [cm], evenly spaced from 0.
     softening : ndarray, shape (s,)
         Off-axis softening: factors on the beam's attenuation over the first 10 cm, rising; (1,) when there is none.
-    terma : ndarray, shape (s, d)
-        TERMA per unit energy fluence at depth 0 [cm^2/g]: `sum E w mu/rho exp(-mu d) / sum E w`.
-    hardness : ndarray, shape (s, d)
-        0 for the axis spectrum at the surface, 1 for it at 20 cm depth, linear in the mean TERMA energy.
+    terma : ndarray, shape (m, s, d)
+        TERMA per unit energy fluence at depth 0, in each medium, a gram of which counts as many electrons as a gram of
+        water [cm^2/g]: `sum E w mu/rho exp(-mu_water d) / sum E w`. The first medium is water.
+    hardness : ndarray, shape (m, s, d)
+        0 for the axis spectrum at the surface of water, 1 for it at 20 cm depth, linear in the mean TERMA energy.
+    path_factor : ndarray, shape (m,)
+        Centimetres of water that attenuate like a medium as thick and with as many electrons per volume as a
+        centimetre of water (equation 3a of docs/theory/terma.md); 1 for water.
     """
 
     depth_cm: Array
     softening: Array
     terma: Array
     hardness: Array
+    path_factor: Array
 
     def __post_init__(self) -> None:
-        shape = (len(self.softening), len(self.depth_cm))
+        shape = (len(self.path_factor), len(self.softening), len(self.depth_cm))
         if self.terma.shape != shape or self.hardness.shape != shape:
             raise BeamDataError("TERMA table has the wrong shape")
         if np.any(self.terma <= 0) or not np.all(np.isfinite(self.hardness)):
@@ -442,7 +493,12 @@ def terma_layers(spectrum: SpectrumLike, softening: ArrayLike) -> Array:
 
 
 def terma_table(
-    spectrum: SpectrumLike, softening: ArrayLike = (1.0,), *, depth_cm: float = 80.0, step_cm: float = 0.1
+    spectrum: SpectrumLike,
+    softening: ArrayLike = (1.0,),
+    *,
+    media: Sequence[MediumLike] = (),
+    depth_cm: float = 80.0,
+    step_cm: float = 0.1,
 ) -> TermaTable:
     """Tabulate TERMA and hardness.
 
@@ -457,6 +513,8 @@ def terma_table(
         Photon fluence of the beam on the axis.
     softening : array_like, shape (s,)
         Factors on the effective attenuation of the first 10 cm of water, rising; 1 = as on the axis.
+    media : sequence of MediumLike
+        Media beside water.
     depth_cm, step_cm : float
         Range and step of the table [cm].
 
@@ -469,14 +527,45 @@ def terma_table(
     energy = np.asarray(spectrum.energy_MeV, float)
     mu = water_attenuation(energy)
     depth = np.arange(0, depth_cm + step_cm / 2, step_cm)
-    decay = mu * np.exp(-np.outer(depth, mu))
+    decay = np.exp(-np.outer(depth, mu))
     mean_0, mean_1 = (_mean(energy, released_energy(spectrum, d)) for d in (0.0, HARD_DEPTH_CM))
-    terma, hardness = [], []
-    for layer in layers:
-        released = decay * layer
-        terma.append(released.sum(axis=1))
-        hardness.append((released @ energy / terma[-1] - mean_0) / (mean_1 - mean_0))
-    return TermaTable(depth, factors, np.array(terma), np.array(hardness))
+    scale = mean_1 - mean_0 or np.inf  # a single energy does not harden
+    kinds = [mu, *(medium.attenuation(energy) / medium.electrons_per_gram for medium in media)]
+    terma, hardness = np.empty((2, len(kinds), len(layers), len(depth)))
+    for m, own in enumerate(kinds):
+        for s, layer in enumerate(layers):
+            released = decay * (layer * own)
+            terma[m, s] = released.sum(axis=1)
+            hardness[m, s] = (released @ energy / terma[m, s] - mean_0) / scale
+    factor = np.array([1.0, *(path_factor(spectrum, own) for own in kinds[1:])])
+    return TermaTable(depth, factors, terma, hardness, factor)
+
+
+LAYER_DEPTH_CM, LAYER_CM = 5.0, 3.0
+"""Depth in water, and thickness times relative electron density, of the layer that defines a path factor."""
+
+
+def path_factor(spectrum: SpectrumLike, attenuation_per_cm: Array) -> float:
+    """Water-equivalent thickness of a layer over its thickness times relative electron density.
+
+    Parameters
+    ----------
+    spectrum : SpectrumLike
+        Photon fluence on the axis, shape (n,).
+    attenuation_per_cm : ndarray, shape (n,)
+        Attenuation coefficient of the layer's matter at the density at which it has as many electrons as water [1/cm].
+
+    Returns
+    -------
+    float
+        So that TERMA behind `LAYER_CM` of the matter, `LAYER_DEPTH_CM` deep in water, is that behind as much water.
+    """
+    from scipy.optimize import brentq
+
+    before = released_energy(spectrum, LAYER_DEPTH_CM)
+    behind = float((before * np.exp(-attenuation_per_cm * LAYER_CM)).sum())
+    mu = water_attenuation(spectrum.energy_MeV)
+    return float(brentq(lambda c: float((before * np.exp(-mu * (c * LAYER_CM))).sum()) - behind, 0.2, 5.0))
 
 
 def _mean(value: Array, weight: Array) -> float:

@@ -25,6 +25,7 @@ from spinedose.directions import directions
 from spinedose.errors import InvalidInput, NumericalError
 from spinedose.exposure import (
     Exposure,
+    Shots,
     attenuation,
     collimator_rotations,
     make_exposure,
@@ -251,11 +252,7 @@ def _deliver(
     model, grid = job.model, scene.grid
     pixel = _pixel(settings, grid)
     soft = model.softening
-    table = attenuation(
-        model.spectrum, soft.radius_cm, soft.value, model.electrons.attenuation_per_cm, depth_cm=DEEPEST_CM
-    )
-    fields: list[Exposure] = []
-    halos: list[Exposure] = []
+    shots: list[tuple[Beam, Shots, Shots]] = []
     around = _by_isocentre(job.beams)
     for i, beams in enumerate(around):
         with clock("fluence", 0.2 * i / len(around)):
@@ -266,23 +263,35 @@ def _deliver(
                 rotations = collimator_rotations(some.gantry_deg, some.collimator_deg, some.couch_deg, patient_position)
                 maps.append(device.fluence(job.machine, model, some, raster, voxel_axes(rotations, grid.spacing_cm)))
         with clock("geometry", 0.2 * (i + 1) / len(around)):
-            shots = pool(segments, maps)
+            pooled = pool(segments, maps)
             del maps  # hundreds of megabytes for arcs
-            field, halo = split_halo(shots, settings.halo_step_deg)
-            del shots
-            for part, step, kind in ((field, settings.group_step_deg, fields), (halo, settings.halo_step_deg, halos)):
+            shots.append((beams[0], *split_halo(pooled, settings.halo_step_deg)))
+            del pooled
+    softest = _softest(model, [field.maps.raster for _, field, _ in shots])
+    table = attenuation(
+        model.spectrum, soft.radius_cm, soft.value, model.electrons.attenuation_per_cm,
+        media=scene.media, softest=softest, depth_cm=DEEPEST_CM,
+    )  # fmt: skip
+    fields: list[Exposure] = []
+    halos: list[Exposure] = []
+    with clock("geometry", 0.2):
+        while shots:
+            beam, *both = shots.pop(0)
+            steps = (settings.group_step_deg, settings.halo_step_deg)
+            for part, step, kind in zip(both, steps, (fields, halos), strict=True):
                 kind.append(
                     make_exposure(
                         part,
                         grid=grid,
                         patient_position=patient_position,
-                        isocentre_cm=beams[0].isocentre_cm,
+                        isocentre_cm=beam.isocentre_cm,
                         sad_cm=job.machine.sad_cm,
                         attenuation=table,
                         group_step_deg=step,
                     )
                 )
-    return transport_exposures(device, scene, fields, halos, cone_table(model.spectrum), settings, clock, warnings)
+    cones = cone_table(model.spectrum, softest=softest)
+    return transport_exposures(device, scene, fields, halos, cones, settings, clock, warnings)
 
 
 def transport_exposures(
@@ -325,8 +334,12 @@ def transport_exposures(
     wide = _reach(scene.grid, [*fields, *halos], (0, 0, 0))
     box = _reach(scene.grid, fields, wide[0])
     box = ((*box[0][:2], wide[0][2]), (*box[1][:2], wide[1][2]))  # rows equally long: no copy
-    field, deepest_cm = _release(device, scene, fields, box, settings.moments, clock, 0.2)
-    halo, _ = _release(device, scene, halos, wide, min(HALO_MOMENTS, settings.moments), clock, 0.4)
+    parts, few = len(cones.energy), min(HALO_MOMENTS, settings.moments)
+    field, halo = (
+        device.new_moments(scene, *where, order, parts) for where, order in ((box, settings.moments), (wide, few))
+    )
+    deepest_cm = _release(device, scene, fields, field, clock, 0.2)
+    _release(device, scene, halos, halo, clock, 0.4)
     if deepest_cm > DEEPEST_CM and warnings is not None:
         warnings.append(
             f"A field passes up to {deepest_cm:.0f} cm of water-equivalent matter, but attenuation is known to"
@@ -354,10 +367,9 @@ def _reach(grid: Grid, exposures: Sequence[Exposure], otherwise: tuple[int, int,
 
 
 def _release(
-    device: Backend, scene: Scene, exposures: Sequence[Exposure], box: Box, order: int, clock: _Clock, start: float
-) -> tuple[Moments, float]:
-    """Stages B and C, in blocks of groups that fit into memory; and the greatest water-equivalent depth [cm]."""
-    moments = device.new_moments(scene, *box, order)
+    device: Backend, scene: Scene, exposures: Sequence[Exposure], moments: Moments, clock: _Clock, start: float
+) -> float:
+    """Stages B and C, in blocks of groups that fit into memory; returns the greatest water-equivalent depth [cm]."""
     groups = max(sum(len(exposure) for exposure in exposures), 1)
     done, deepest_cm = 0, 0.0
     for exposure in exposures:
@@ -365,12 +377,12 @@ def _release(
         for a in range(0, len(exposure), block):
             b = min(a + block, len(exposure))
             with clock("depth", start + 0.1 * done / groups):
-                depth = device.radiological_depth(scene, exposure.fans.part(a, b))
+                depth = device.radiological_depth(scene, exposure.fans.part(a, b), exposure.attenuation.path_factor)
                 deepest_cm = max(deepest_cm, float(depth[..., -1].max()))  # it rises along each ray
             with clock("terma", start + 0.1 * done / groups):
                 device.release(scene, exposure, depth, (a, b), moments)
             done += b - a
-    return moments, deepest_cm
+    return deepest_cm
 
 
 def _per_mass(energy: NDArray[np.float32], scene: Scene, electrons: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -404,6 +416,19 @@ def _union(rasters: Sequence[Raster]) -> Raster:
     x = [edge for r in rasters for edge in (float(r.xs_cm[0]), float(r.xs_cm[-1]))]
     y = [edge for r in rasters for edge in (float(r.ys_cm[0]), float(r.ys_cm[-1]))]
     return Raster.covering((min(x), max(x)), (min(y), max(y)), rasters[0].pixel_cm)
+
+
+CURVED_FROM = 1.06
+"""Off-axis softening from which on the kernel's curvature in hardness counts (docs/theory/cones.md); below it leaving
+it out costs 0.3 % of the dose at 5 cm depth, and less behind it."""
+
+
+def _softest(model: BeamModel, rasters: Sequence[Raster]) -> float:
+    """Largest softening that the fields reach, rounded up to 0.02; 1 if it does not matter."""
+    corner = max(float(np.hypot(np.abs(r.xs_cm).max(), np.abs(r.ys_cm).max())) for r in rasters)
+    radius = np.linspace(0.0, corner, 100)
+    largest = float(model.softening.at(radius).max())
+    return 1.0 if largest < CURVED_FROM else min(float(np.ceil(largest * 50) / 50), 1.3)
 
 
 def _pixel(settings: Settings, grid: Grid) -> float:
@@ -449,7 +474,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     return value
 
 
-_ENGINE_REVISION = 2
+_ENGINE_REVISION = 3
 """Raised whenever the physics of the stages changes, so that remembered outputs are computed anew."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.cones import SpectrumLike, terma_table
+from spinedose.cones import MediumLike, SpectrumLike, surface_hardness, terma_table
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.geometry import collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid
@@ -332,8 +332,9 @@ class Attenuation:
 
     Parameters
     ----------
-    terma : ndarray float32, shape (s, d, 2)
-        TERMA per unit energy fluence [cm^2/g] and hardness, against softening and depth.
+    terma : ndarray float32, shape (m, s, d, S)
+        TERMA per unit energy fluence [cm^2/g], and the weights of the cone table's other parts (docs/theory/cones.md,
+        equation 4), against material, softening and depth.
     depth_step_cm : float
         Step of the table in depth [cm].
     soft_row : ndarray float32, shape (r,)
@@ -342,6 +343,8 @@ class Attenuation:
         Step of `soft_row` [cm].
     electron_decay_per_cm : float
         Attenuation of contaminating electrons [1/cm].
+    path_factor : ndarray float32, shape (m,)
+        Water-equivalent path of each material over its path times relative electron density.
     """
 
     terma: NDArray[np.float32]
@@ -349,6 +352,7 @@ class Attenuation:
     soft_row: NDArray[np.float32]
     radius_step_cm: float
     electron_decay_per_cm: float
+    path_factor: NDArray[np.float32]
 
 
 def attenuation(
@@ -357,6 +361,8 @@ def attenuation(
     softening: Array,
     electron_decay_per_cm: float,
     *,
+    media: Sequence[MediumLike] = (),
+    softest: float = 1.0,
     depth_cm: float = 80.0,
 ) -> Attenuation:
     """Tabulate attenuation, hardening and off-axis softening of a beam.
@@ -369,22 +375,30 @@ def attenuation(
         Attenuation relative to the axis against off-axis radius on the isocentre plane [cm].
     electron_decay_per_cm : float
         Attenuation of contaminating electrons [1/cm].
+    media : sequence of MediumLike
+        Materials beside water, in the order of their numbers, from 1.
+    softest : float
+        As in `cone_table`: above 1 the kernel's curvature in hardness counts.
     depth_cm : float
         Greatest water-equivalent depth [cm]; beyond it the last value counts.
     """
     low, high = float(softening.min()), float(softening.max())
     levels = np.unique(np.append(np.linspace(low, high, 1 if high - low < 1e-6 else 7), 1.0))
-    table = terma_table(spectrum, levels, depth_cm=depth_cm)
+    table = terma_table(spectrum, levels, media=media, depth_cm=depth_cm)
     step = 0.25
     radius = np.arange(0.0, max(float(softening_radius_cm[-1]), 30.0) + 2 * step, step)
     row = np.interp(np.interp(radius, softening_radius_cm, softening), levels, np.arange(len(levels)))
-    both = np.stack([table.terma, table.hardness], axis=-1)
+    parts = [table.terma, table.hardness]
+    if softest > 1:
+        rim = surface_hardness(spectrum, softest)
+        parts.append(table.hardness * (table.hardness - 1) / (rim * (rim - 1)))
     return Attenuation(
-        np.ascontiguousarray(both, dtype=np.float32),
+        np.ascontiguousarray(np.stack(parts, axis=-1), dtype=np.float32),
         float(table.depth_cm[1]),
         row.astype(np.float32),
         step,
         electron_decay_per_cm,
+        table.path_factor.astype(np.float32),
     )
 
 

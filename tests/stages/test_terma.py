@@ -159,7 +159,7 @@ def test_hardness_moments(backend: Backend, make_scene, host) -> None:
     plain, hard = values[:, :, :9], values[:, :, 9:]
     depth = centres(scene)[..., 1] + 7.5
     table = terma_table(SIX, depth_cm=60.0)
-    expected = np.interp(depth, table.depth_cm, table.hardness[0])
+    expected = np.interp(depth, table.depth_cm, table.hardness[0, 0])
     lit = (plain[:, :, 0] > 0) & (np.abs(centres(scene)[..., ::2]).max(axis=-1) < 5.0)
     ratio = hard[:, :, 0][lit] / plain[:, :, 0][lit]
     # the top of the curve is the steepest: 0.06 a centimetre
@@ -184,7 +184,7 @@ def test_softening_off_axis(backend: Backend, make_scene, host) -> None:
         at = point[13, :, j]
         factor = 1 + 0.01 * np.hypot(x, at[0, 2])
         own = terma_table(SIX, [1.0, factor] if factor > 1 else [1.0], depth_cm=60.0)
-        expected = np.interp(at[:, 1] + 7.5, own.depth_cm, own.terma[-1])
+        expected = np.interp(at[:, 1] + 7.5, own.depth_cm, own.terma[0, -1])
         inside = column > 0
         np.testing.assert_allclose(column[inside] * np.sqrt(4 * np.pi), expected[inside], rtol=SURFACE)
         np.testing.assert_allclose(column[inside][1:] * np.sqrt(4 * np.pi), expected[inside][1:], rtol=5 * TABLES)
@@ -242,7 +242,7 @@ def plain_reference(backend: Backend, host: Callable, scene: Scene, exposure: Ex
         soft = np.interp(np.hypot(u, v) / table.radius_step_cm, np.arange(len(table.soft_row)), table.soft_row)
         terma, hard = (
             map_coordinates(
-                table.terma[..., i].astype(float), [soft, path / table.depth_step_cm], order=1, mode="nearest"
+                table.terma[0, ..., i].astype(float), [soft, path / table.depth_step_cm], order=1, mode="nearest"
             )
             for i in (0, 1)
         )

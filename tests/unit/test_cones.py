@@ -19,11 +19,13 @@ from spinedose.cones import (
     fit_cones,
     legendre_mean,
     released_energy,
+    softened,
     terma_table,
     water_attenuation,
     water_kernels,
 )
 from spinedose.errors import BeamDataError, InvalidInput
+from spinedose.exposure import attenuation
 from spinedose.machine import read_machine
 
 FIT = 0.006
@@ -204,7 +206,7 @@ def test_monoenergetic_terma_is_an_exponential() -> None:
     mu = water_attenuation([2.0])[0]
     # hardness needs two energies: a trace of another one below float accuracy of what is compared
     table = terma_table(Photons(np.array([2.0, 2.1]), np.array([1.0, 1e-9])), depth_cm=40.0, step_cm=0.5)
-    np.testing.assert_allclose(table.terma[0], mu * np.exp(-mu * table.depth_cm), rtol=1e-8)
+    np.testing.assert_allclose(table.terma[0, 0], mu * np.exp(-mu * table.depth_cm), rtol=1e-8)
     assert table.depth_cm[0] == 0 and table.depth_cm[-1] == pytest.approx(40.0)
 
 
@@ -214,14 +216,14 @@ def test_terma_of_a_spectrum_is_the_sum_over_its_energies() -> None:
     mu = water_attenuation(energy)
     fluence = energy * weight / (energy @ weight)
     expected = [(fluence * mu * np.exp(-mu * d)).sum() for d in table.depth_cm]
-    np.testing.assert_allclose(table.terma[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(table.terma[0, 0], expected, rtol=1e-12)
 
 
 def test_hardness_is_0_at_the_surface_and_1_at_20_cm() -> None:
     table = terma_table(SIX, depth_cm=40.0)
-    value = np.interp([0.0, 20.0], table.depth_cm, table.hardness[0])
+    value = np.interp([0.0, 20.0], table.depth_cm, table.hardness[0, 0])
     np.testing.assert_allclose(value, [0.0, 1.0], atol=1e-9)
-    assert np.all(np.diff(table.hardness[0]) > 0), "water only hardens"
+    assert np.all(np.diff(table.hardness[0, 0]) > 0), "water only hardens"
 
 
 @pytest.mark.parametrize("spectrum", [SIX, TEN], ids=["6X", "10X"])
@@ -232,10 +234,10 @@ def test_softening_reaches_the_asked_for_attenuation(spectrum) -> None:
     n = int(np.searchsorted(table.depth_cm, 10.0 - 1e-9))
     weight = np.ones(n + 1)
     weight[1:-1:2], weight[2:-1:2] = 4.0, 2.0
-    through = 1 - table.terma[:, : n + 1] @ weight * table.depth_cm[1] / 3
+    through = 1 - table.terma[0, :, : n + 1] @ weight * table.depth_cm[1] / 3
     effective = -np.log(through)
     np.testing.assert_allclose(effective / effective[1], factors, rtol=1e-6)
-    surface = table.hardness[:, 0]
+    surface = table.hardness[0, :, 0]
     assert surface[1] == pytest.approx(0.0, abs=1e-12) and np.all(np.diff(surface) < 0), "softer is less hard"
 
 
@@ -247,3 +249,28 @@ def test_senseless_softening_is_refused(factors: list[float]) -> None:
 
 def test_cone_table_is_made_once() -> None:
     assert cone_table(SIX) is cone_table(Photons(SIX.energy_MeV.copy(), SIX.weight.copy()))
+
+
+@pytest.mark.parametrize("spectrum", [SIX, TEN], ids=["6X", "10X"])
+@pytest.mark.parametrize(
+    ("softening", "depth_cm"), [(1.0, 5.0), (1.05, 0.0), (1.1, 0.0), (1.1, 5.0), (1.2, 0.0), (1.2, 10.0)]
+)
+def test_kernels_follow_the_softest_spectrum(spectrum, softening: float, depth_cm: float) -> None:
+    """Equation (4): the cone table, weighted as in the attenuation table, is the kernel of that very spectrum."""
+    softest = 1.2
+    basis = fit_basis(spectrum)
+    cones = cone_table(spectrum, basis, softest=softest)
+    table = attenuation(spectrum, np.array([0.0, 1.0, 40.0]), np.array([1.0, softening, softening]), 1.0,
+                        softest=softest, depth_cm=20.0)  # fmt: skip
+    weights = table.terma[0, -1, round(depth_cm / table.depth_step_cm)].astype(float)
+    weights[0] = 1.0
+    mine = np.tensordot(weights, cones.energy, axes=1)
+    here = softened(spectrum, softening) if softening > 1 else spectrum
+    exact = water_kernels().mix(here.energy_MeV, released_energy(here, depth_cm))
+    beyond = water_kernels().r_edge_cm[1:] > 0.2
+    error = cumulative_error(exact, mine, water_kernels(), basis)[beyond]
+    assert np.abs(error).max() < FIT, "share of the released energy"
+    if softening == softest and depth_cm == 0:
+        flat = cone_table(spectrum, basis)
+        straight = np.tensordot(weights[:2], flat.energy, axes=1)
+        assert np.abs(cumulative_error(exact, straight, water_kernels(), basis)[beyond]).max() > 3 * FIT

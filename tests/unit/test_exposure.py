@@ -259,10 +259,10 @@ def test_box_of_a_beam_that_misses_is_empty() -> None:
 def test_attenuation_table() -> None:
     table = a_table()
     own = terma_table(SIX, [1.0], depth_cm=40.0)
-    np.testing.assert_allclose(table.terma[0, :, 0], own.terma[0], rtol=1e-6)
-    np.testing.assert_allclose(table.terma[0, :, 1], own.hardness[0], atol=1e-6)
+    np.testing.assert_allclose(table.terma[0, 0, :, 0], own.terma[0, 0], rtol=1e-6)
+    np.testing.assert_allclose(table.terma[0, 0, :, 1], own.hardness[0, 0], atol=1e-6)
     assert table.depth_step_cm == pytest.approx(0.1)
     # halfway out, at 10 cm, the softening is 1.05: the middle of seven rows
     assert table.soft_row[round(10.0 / table.radius_step_cm)] == pytest.approx(3.0, abs=1e-5)
     assert table.soft_row[-1] == pytest.approx(6.0, abs=1e-5)
-    assert len(attenuation(SIX, np.array([0.0, 50.0]), np.ones(2), 1.0, depth_cm=10.0).terma) == 1
+    assert len(attenuation(SIX, np.array([0.0, 50.0]), np.ones(2), 1.0, depth_cm=10.0).terma[0]) == 1

@@ -83,7 +83,7 @@ def test_softening_and_electrons_show_where_they_should() -> None:
     at = ([0.0, 11.0], 0.0, 20.0)  # 9.2 cm off the axis at the isocentre
     ratio = TankModel.of(soft).dose(maps, *at) / TankModel.of(hard).dose(maps, *at)
     table = terma_table(beam.spectrum, [1.0, 1.2])
-    deep, higher = (float(np.interp(d, table.depth_cm, table.terma[1] / table.terma[0])) for d in (20.0, 10.0))
+    deep, higher = (float(np.interp(d, table.depth_cm, table.terma[0, 1] / table.terma[0, 0])) for d in (20.0, 10.0))
     # the dose comes from the energy released here and, by scatter, from what is released some centimetres higher up
     assert deep < ratio[1] < higher and deep < 0.98
     assert ratio[1] < ratio[0] < 1.1  # softer photons around scatter more to the axis, whose own are as hard as before

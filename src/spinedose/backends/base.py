@@ -21,13 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.cones import ConeTable
+from spinedose.cones import ConeTable, MediumLike
 from spinedose.directions import Directions
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.segments import Segments
+
+ALL_WATER = np.ones(1, np.float32)
+"""Path factors when every material counts as water."""
 
 Progress = Callable[[float], None]
 
@@ -42,10 +45,16 @@ class Scene:
         The calculation grid.
     density : Any
         Electron density relative to water, (nz, ny, nx) float32, in the backend's own array type.
+    material : Any
+        Number of each voxel's material, (nz, ny, nx) uint8: 0 is water.
+    media : tuple of MediumLike
+        Materials from number 1 on.
     """
 
     grid: Grid
     density: Any
+    material: Any
+    media: tuple[MediumLike, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +68,8 @@ class Moments:
     order : int
         Highest degree L.
     values : Any
-        (b0, b1, 2 (L + 1)^2, b2) float32 in the backend's array type: plain moments, then hardness-weighted ones.
+        (b0, b1, S (L + 1)^2, b2) float32 in the backend's array type: plain moments, then those weighted for the other
+        parts of the cone table.
     electron_dose : Any
         (nz, ny, nx) float32: dose of contaminating electrons on the whole grid.
     """
@@ -88,8 +98,23 @@ class Backend(ABC):
     fan_budget_bytes: int
 
     @abstractmethod
-    def load(self, electron_density: Volume) -> Scene:
-        """Take the relative electron density to the device."""
+    def load(
+        self,
+        electron_density: Volume,
+        material: NDArray[np.uint8] | None = None,
+        media: tuple[MediumLike, ...] = (),
+    ) -> Scene:
+        """Take matter to the device.
+
+        Parameters
+        ----------
+        electron_density : Volume
+            Relative to water.
+        material : ndarray uint8, shape (nz, ny, nx), optional
+            Number of each voxel's material; by default all is water, 0.
+        media : tuple of MediumLike
+            Materials from number 1 on.
+        """
 
     @abstractmethod
     def fluence(
@@ -115,12 +140,22 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def radiological_depth(self, scene: Scene, fans: Fans) -> Any:
-        """Stage B: water-equivalent depth [cm], (g, nv, nu, nz) float32 (docs/theory/terma.md)."""
+    def radiological_depth(self, scene: Scene, fans: Fans, path_factor: NDArray[np.float32] = ALL_WATER) -> Any:
+        """Stage B: water-equivalent depth [cm], (g, nv, nu, nz) float32 (docs/theory/terma.md).
+
+        Parameters
+        ----------
+        scene, fans : Scene, Fans
+            Matter and rays.
+        path_factor : ndarray float32, shape (m,)
+            Factor on the relative electron density of each material; of shape (1,): everything is water.
+        """
 
     @abstractmethod
-    def new_moments(self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int) -> Moments:
-        """Moments of nothing, in the index box from `low` up to but not including `high` (z, y, x)."""
+    def new_moments(
+        self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int, parts: int = 2
+    ) -> Moments:
+        """Moments of nothing, in the index box from `low` up to but not including `high` (z, y, x); `parts` is S."""
 
     @abstractmethod
     def release(self, scene: Scene, exposure: Exposure, depth: Any, groups: tuple[int, int], moments: Moments) -> None:

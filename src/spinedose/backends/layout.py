@@ -12,11 +12,11 @@ Array = NDArray[np.float64]
 
 
 def source_matrix(cones: ConeTable, directions: Directions, order: int) -> Array:
-    """Matrix (M, K, 2 (order + 1)^2) that turns moments into directional sources (transport.md, equation 4)."""
+    """Matrix (M, K, S (order + 1)^2) that turns moments into directional sources (transport.md, equation 4)."""
     degree = np.repeat(np.arange(order + 1), 2 * np.arange(order + 1) + 1)
     legendre = cones.legendre(order)[:, :, degree]
     basis = directions.basis()[:, : len(degree)]
-    return np.concatenate([basis[:, None, :] * legendre[h][None] for h in (0, 1)], axis=2)
+    return np.concatenate([basis[:, None, :] * legendre[h][None] for h in range(len(legendre))], axis=2)
 
 
 def compress(matrix: Array, covariance: Array, tolerance: float) -> tuple[Array, Array]:

@@ -10,9 +10,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.backends.base import Backend, Moments, Progress, Scene
+from spinedose.backends.base import ALL_WATER, Backend, Moments, Progress, Scene
 from spinedose.backends.layout import compress, source_matrix
-from spinedose.cones import ConeTable
+from spinedose.cones import ConeTable, MediumLike
 from spinedose.directions import Directions, harmonic_norms
 from spinedose.errors import UnsupportedPlan
 from spinedose.exposure import Exposure, Fans
@@ -46,9 +46,16 @@ class CpuBackend(Backend):
 
         self.device = f"{platform.processor() or platform.machine()}, {get_num_threads()} threads"
 
-    def load(self, electron_density: Volume) -> Scene:
-        """Keep a contiguous float32 copy."""
-        return Scene(electron_density.grid, np.ascontiguousarray(electron_density.values, dtype=np.float32))
+    def load(
+        self,
+        electron_density: Volume,
+        material: NDArray[np.uint8] | None = None,
+        media: tuple[MediumLike, ...] = (),
+    ) -> Scene:
+        """Keep contiguous copies."""
+        density = np.ascontiguousarray(electron_density.values, dtype=np.float32)
+        kind = np.zeros(density.shape, np.uint8) if material is None else np.ascontiguousarray(material, np.uint8)
+        return Scene(electron_density.grid, density, kind, media)
 
     def fluence(
         self,
@@ -63,13 +70,16 @@ class CpuBackend(Backend):
 
         return fluence(machine, beam_model, segments, raster, voxel_axes)
 
-    def radiological_depth(self, scene: Scene, fans: Fans) -> NDArray[np.float32]:
+    def radiological_depth(
+        self, scene: Scene, fans: Fans, path_factor: NDArray[np.float32] = ALL_WATER
+    ) -> NDArray[np.float32]:
         """See `Backend.radiological_depth`."""
         from spinedose.backends.cpu.depth import radiological_depth
 
+        matter = scene.density if len(path_factor) == 1 else scene.density * path_factor[scene.material]
         depth = np.empty((len(fans.rotation), fans.nv, fans.nu, fans.nz), np.float32)
         radiological_depth(
-            scene.density,
+            matter,
             np.array(scene.grid.origin_cm),
             np.array(scene.grid.spacing_cm),
             fans.rotation,
@@ -84,10 +94,12 @@ class CpuBackend(Backend):
         )
         return depth
 
-    def new_moments(self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int) -> Moments:
+    def new_moments(
+        self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int, parts: int = 2
+    ) -> Moments:
         """See `Backend.new_moments`."""
         b0, b1, b2 = (b - a for a, b in zip(low, high, strict=True))
-        values = np.zeros((b0, b1, 2 * (order + 1) ** 2, b2), np.float32)
+        values = np.zeros((b0, b1, parts * (order + 1) ** 2, b2), np.float32)
         return Moments(low, order, values, np.zeros(scene.grid.shape, np.float32))
 
     def release(self, scene: Scene, exposure: Exposure, depth: Any, groups: tuple[int, int], moments: Moments) -> None:
@@ -101,6 +113,7 @@ class CpuBackend(Backend):
         electron = maps.electron[start:end]
         accumulate(
             scene.density,
+            scene.material,
             np.array(scene.grid.origin_cm),
             np.array(scene.grid.spacing_cm),
             np.array(moments.low),
@@ -228,7 +241,8 @@ class _Combined:
         if length < n:  # as long as the halo's rows
             wide_rows = np.pad(field.values, ((0, 0), (0, 0), (0, 0), (x, n - length - x)))
             field = replace(field, low=(*field.low[:2], halo.low[2]), values=wide_rows)
-        place = np.concatenate([np.arange(few // 2), many // 2 + np.arange(few // 2)])
+        parts = len(cones.energy)
+        place = np.add.outer(many // parts * np.arange(parts), np.arange(few // parts)).ravel()
         add_halo(halo.values, place, z, y, field.values)
         every, field_weights = _compressed(field, cones, directions, FIELD_TOLERANCE)
         some, halo_weights = _compressed(halo, cones, directions, HALO_TOLERANCE)

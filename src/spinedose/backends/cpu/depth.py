@@ -26,12 +26,12 @@ def sample(volume, x, y, z):
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 def radiological_depth(density, origin, spacing, rotation, isocentre, sad, u_first, v_first, pitch, top, step, depth):
-    """Cumulate relative electron density along every ray of every fan, by the midpoint rule.
+    """Cumulate water-equivalent density along every ray of every fan, by the midpoint rule.
 
     Parameters
     ----------
     density : float32 (nz, ny, nx)
-        Electron density relative to water.
+        Electron density relative to water, times the path factor of each voxel's material.
     origin, spacing : float64 (3,)
         Centre of voxel (0, 0, 0) and voxel size (x, y, z) [cm].
     rotation : float64 (g, 3, 3)

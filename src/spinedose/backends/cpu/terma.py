@@ -78,19 +78,19 @@ def add_row(maps, s, raster, rotation, x, step, y, z, sad, from_t, to_t, total):
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"})
-def add_moments(moments, row, length, begin, count, order, plain, hard, x, y, z, norm, scratch):
+def add_moments(moments, row, length, begin, count, order, energy, x, y, z, norm, scratch):
     """Add energy times the harmonics of its direction to the moments of a row of voxels (equation 5).
 
     Parameters
     ----------
     moments : float32, flat
-        (rows, 2 R, length).
+        (rows, S R, length).
     row, length, begin, count : int
         Row, its length, and the part of it: voxels `begin` up to `begin + count`.
     order : int
         Degree L; R = (L + 1)^2.
-    plain, hard : float32 (count,)
-        Energy, and energy times hardness.
+    energy : float32 (S, any)
+        Energy, and energy times the weights of the cone table's other parts, of `count` voxels.
     x, y, z : float32 (count,)
         Direction of travel, patient axes.
     norm : float32 (R,)
@@ -126,17 +126,16 @@ def add_moments(moments, row, length, begin, count, order, plain, hard, x, y, z,
                 n = centre - m if sign else centre + m
                 factor = norm[n]
                 wave = sine if sign else cosine
-                first = np.uint64((row * 2 * size + n) * length + begin)
-                second = np.uint64((row * 2 * size + size + n) * length + begin)
-                for i in range(count):
-                    moments[first + np.uint64(i)] += plain[i] * (factor * current[i] * wave[i])
-                for i in range(count):
-                    moments[second + np.uint64(i)] += hard[i] * (factor * current[i] * wave[i])
+                for part in range(energy.shape[0]):
+                    share = energy[part]
+                    first = np.uint64(((row * energy.shape[0] + part) * size + n) * length + begin)
+                    for i in range(count):
+                        moments[first + np.uint64(i)] += share[i] * (factor * current[i] * wave[i])
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 def accumulate(
-    density, origin, spacing, first, isocentre, sad, reach,
+    density, material, origin, spacing, first, isocentre, sad, reach,
     group_rotation, group_first, shot_rotation, has_electrons,
     photon, photon_raster, electron, electron_raster,
     depth, fan, top, terma, table_step, soft_row, soft_step, electron_decay,
@@ -146,8 +145,8 @@ def accumulate(
 
     Parameters
     ----------
-    density : float32 (nz, ny, nx)
-        Electron density relative to water.
+    density, material : float32 (nz, ny, nx), uint8 (nz, ny, nx)
+        Electron density relative to water, and number of the material.
     origin, spacing : float64 (3,)
         Of the grid (x, y, z) [cm].
     first : int64 (3,)
@@ -164,16 +163,17 @@ def accumulate(
         Fluence maps, with first pixel x, y and pixel size [cm].
     depth, fan, top : float32 (g, nv, nu, planes), float64 (4,), float64 (g,)
         Fan depths [cm]; first u, first v, pitch and plane step [cm]; gantry z of the first plane [cm].
-    terma, table_step : float32 (s, d, 2), float
-        TERMA per fluence [cm^2/g] and hardness against depth, for each softening; step in depth [cm].
+    terma, table_step : float32 (m, s, d, S), float
+        TERMA per fluence [cm^2/g] and weights of the cone table's other parts, for each material, softening and depth;
+        step in depth [cm].
     soft_row, soft_step : float32 (r,), float
         Row of `terma` (fractional) against off-axis radius; step in radius [cm].
     electron_decay : float
         Attenuation of contaminating electrons [1/cm].
     order, norm : int, float32 (R,)
         Degree of the moments; factors of the harmonics.
-    moments : float32 (b0, b1, 2 R, b2), added to
-        Moments of the energy released a voxel volume (per gram of water): plain, then weighted with hardness.
+    moments : float32 (b0, b1, S R, b2), added to
+        Moments of the energy released a voxel volume (per gram of water): plain, then weighted.
     electron_dose : float32 (nz, ny, nx), added to
         Dose of contaminating electrons, in the same unit per mass.
     """
@@ -183,7 +183,7 @@ def accumulate(
     per_pitch, per_step, source = np.float32(1.0 / fan[2]), np.float32(1.0 / fan[3]), np.float32(sad)
     per_table, per_soft = np.float32(1.0 / table_step), np.float32(1.0 / soft_step)
     rows_r = soft_row.size
-    rows_s, rows_d = terma.shape[:2]
+    rows_s, rows_d, parts = terma.shape[1:]
     last_soft, last_node = np.float32(rows_r - 1.001), np.float32(rows_d - 1.001)
     tiles = (b1 + TILE - 1) // TILE
     for task in prange(b0 * tiles):
@@ -195,8 +195,7 @@ def accumulate(
         az, ax = first[0] + kz, first[2]
         fluence = np.zeros(b2, np.float32)
         contaminant = np.zeros(b2, np.float32)
-        plain = np.empty(b2, np.float32)
-        hard = np.empty(b2, np.float32)
+        released = np.empty((parts, b2), np.float32)
         toward = np.empty((3, b2), np.float32)
         scratch = np.empty((4, b2), np.float32)
         for g in range(group_rotation.shape[0]):
@@ -242,7 +241,8 @@ def accumulate(
                     psi, electrons = fluence[t], contaminant[t]
                     fluence[t] = contaminant[t] = np.float32(0.0)
                     i = t - from_t
-                    plain[i] = hard[i] = np.float32(0.0)
+                    for part in range(parts):
+                        released[part, i] = np.float32(0.0)
                     rho = density[az, ay, ax + t]
                     if rho <= 0 or (psi == 0 and electrons == 0):
                         continue
@@ -267,13 +267,18 @@ def accumulate(
                     node = min(path * per_table, last_node)
                     md = int(node)
                     fd = node - np.float32(md)
-                    here = terma[ms, md, 0] + fs * (terma[ns, md, 0] - terma[ms, md, 0])
-                    there = terma[ms, md + 1, 0] + fs * (terma[ns, md + 1, 0] - terma[ms, md + 1, 0])
-                    energy = psi * square * rho * (here + fd * (there - here))
-                    here = terma[ms, md, 1] + fs * (terma[ns, md, 1] - terma[ms, md, 1])
-                    there = terma[ms, md + 1, 1] + fs * (terma[ns, md + 1, 1] - terma[ms, md + 1, 1])
-                    plain[i] = energy
-                    hard[i] = energy * (here + fd * (there - here))
+                    kind = material[az, ay, ax + t]
+                    energy = psi * square * rho
+                    for part in range(parts):
+                        here = terma[kind, ms, md, part]
+                        here += fs * (terma[kind, ns, md, part] - here)
+                        there = terma[kind, ms, md + 1, part]
+                        there += fs * (terma[kind, ns, md + 1, part] - there)
+                        if part == 0:
+                            energy *= here + fd * (there - here)
+                            released[0, i] = energy
+                        else:
+                            released[part, i] = energy * (here + fd * (there - here))
                 x, y, z = np.float32(px - sx), np.float32(py - sy), np.float32(pz - sz)
                 flat_square, width = y * y + z * z, np.float32(spacing[0])
                 for i in range(to_t - from_t):
@@ -281,7 +286,7 @@ def accumulate(
                     length = np.float32(1.0) / np.sqrt(along * along + flat_square)
                     toward[0, i], toward[1, i], toward[2, i] = along * length, y * length, z * length
                 add_moments(
-                    flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, plain, hard,
+                    flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, released,
                     toward[0], toward[1], toward[2], norm, scratch,
                 )  # fmt: skip
 

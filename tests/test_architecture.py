@@ -44,6 +44,7 @@ ROOMS = (
     ("structures",),
     ("geometry",),
     ("grid",),
+    ("materials",),
     ("_resources", "_cache"),
     ("units", "errors", "_version"),
 )

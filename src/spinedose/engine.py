@@ -395,6 +395,21 @@ def _per_mass(energy: NDArray[np.float32], scene: Scene, electrons: NDArray[np.f
     return dose
 
 
+def to_medium(
+    dose: NDArray[np.float32], mass: NDArray[np.float32], electron: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Dose to the medium from dose to a water-like one: the energy belongs to the mass that is there.
+
+    Parameters
+    ----------
+    dose : ndarray float32
+        Energy over the mass of as many electrons' worth of water.
+    mass, electron : ndarray float32, same shape
+        Mass density [g/cm^3] and electron density relative to water.
+    """
+    return dose * np.divide(electron, mass, out=np.ones_like(dose), where=mass > 0)
+
+
 def _directions_for(exposures: Sequence[Exposure]) -> int:
     """Number of directions for a plan: errors of different beam directions are independent and average."""
     axes = np.concatenate([exposure.fans.rotation[:, 2, :] for exposure in exposures])

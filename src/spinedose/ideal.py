@@ -3,15 +3,24 @@ Carlo."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import asdict
 
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose._version import __version__
 from spinedose.backends.select import select_backend
 from spinedose.cones import SpectrumLike, cone_table
-from spinedose.engine import DEEPEST_CM, Settings, transport_exposures
+from spinedose.density import read_curve
+from spinedose.engine import DEEPEST_CM, Settings, to_medium, transport_exposures
 from spinedose.errors import InvalidInput
 from spinedose.exposure import Shots, attenuation, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Volume
+from spinedose.materials import Material, bone_mix
+from spinedose.materials import material as named
+from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
 from spinedose.units import GY_PER_MEV_PER_G
 
 FAR_AWAY_CM = 1e6
@@ -25,9 +34,11 @@ def ideal_field_dose(
     field_cm: float,
     geometry: str = "parallel",
     ssd_cm: float = 100.0,
+    material: MaterialChoice = None,
+    dose_to: str = "medium",
     backend: str = "auto",
     settings: Settings | None = None,
-) -> Volume:
+) -> Dose:
     """Dose of a square photon field that enters a block of matter through its anterior face.
 
     The beam travels along +y (patient LPS, as gantry 0 on a supine patient); its axis is x = 0, z = 0.
@@ -35,7 +46,7 @@ def ideal_field_dose(
     Parameters
     ----------
     density : Volume
-        Electron density relative to water; its face of smallest y is the entrance surface.
+        Mass density [g/cm^3]; its face of smallest y is the entrance surface. Where it is 0 there is vacuum.
     spectrum : Spectrum
         Photon fluence on the axis; the same over the whole field.
     field_cm : float
@@ -44,6 +55,13 @@ def ideal_field_dose(
         `"parallel"`, or `"point"`: an isotropic point source.
     ssd_cm : float
         Distance of the point source from the surface [cm].
+    material : optional
+        What the matter is: a name (`spinedose.materials.list_materials`) or `Material` for all of it; an array of
+        names, shape (nz, ny, nx); or a mapping of names to arrays of that shape that are true where it is. Where none
+        is given it is tissue by its density: water-like, and cortical bone mixed in above 1.05 g/cm^3.
+    dose_to : str
+        `"medium"`: energy over mass, which Monte Carlo scores. `"water"`: energy over the mass of as many electrons'
+        worth of water, which `compute_dose` returns by default (docs/theory/heterogeneity.md).
     backend : str
         `"auto"` or `"cpu"`.
     settings : Settings, optional
@@ -51,11 +69,17 @@ def ideal_field_dose(
 
     Returns
     -------
-    Volume
-        Dose to water-like medium in Gy per unit photon fluence (photons/cm^2, all energies, in vacuum at the entrance
-        surface
-        on the axis).
+    Dose
+        In Gy per unit photon fluence (photons/cm^2, all energies, in vacuum at the entrance surface on the axis); it
+        belongs to no plan.
+
+    Raises
+    ------
+    InvalidInput
+        If an argument makes no sense, or a density has no tissue and no material is given.
     """
+    if dose_to not in ("medium", "water"):
+        raise InvalidInput(f"Dose to '{dose_to}' is unknown", "there are 'medium' and 'water'")
     if geometry not in ("parallel", "point"):
         raise InvalidInput(f"Geometry '{geometry}' is unknown", "there are 'parallel' and 'point'")
     if not (field_cm > 0 and ssd_cm > 0):
@@ -63,10 +87,12 @@ def ideal_field_dose(
     settings = settings or Settings()
     sad = FAR_AWAY_CM if geometry == "parallel" else ssd_cm
     device = select_backend(backend)
-    padded = density.padded()
+    electron, number, media = _matter(density, material)
+    padded = electron.padded()
+    scene = device.load(padded, np.pad(number, 1), media)
     maps = _square_field(field_cm, sad, min(density.grid.spacing_cm))
     still = np.zeros(1)
-    table = attenuation(spectrum, np.array([0.0, 50.0]), np.ones(2), 1.0, depth_cm=DEEPEST_CM)
+    table = attenuation(spectrum, np.array([0.0, 50.0]), np.ones(2), 1.0, media=media, depth_cm=DEEPEST_CM)
     exposure = make_exposure(
         Shots(still, still, still, np.ones(1), maps),
         grid=padded.grid,
@@ -76,10 +102,75 @@ def ideal_field_dose(
         attenuation=table,
         group_step_deg=settings.group_step_deg,
     )
-    dose, _ = transport_exposures(device, device.load(padded), [exposure], [], cone_table(spectrum), settings)
+    dose, used = transport_exposures(device, scene, [exposure], [], cone_table(spectrum), settings)
     mean_MeV = float(np.sum(np.asarray(spectrum.energy_MeV) * np.asarray(spectrum.weight)))
     inside = dose[1:-1, 1:-1, 1:-1] * np.float32(mean_MeV * GY_PER_MEV_PER_G)
-    return Volume(density.grid, np.ascontiguousarray(inside))
+    if dose_to == "medium":
+        inside = to_medium(inside, density.values, electron.values)
+    info = ResultInfo(
+        version=__version__,
+        backend=device.name,
+        device=device.device,
+        settings={**asdict(settings), "directions": used},
+        dose_quantity=DOSE_QUANTITY[dose_to],
+    )
+    return Dose(Volume(density.grid, np.ascontiguousarray(inside)), info)
+
+
+MaterialChoice = str | Material | NDArray[np.str_] | Mapping[str, NDArray[np.bool_]] | None
+
+
+def _matter(density: Volume, choice: MaterialChoice) -> tuple[Volume, NDArray[np.uint8], tuple[Material, ...]]:
+    """Relative electron density, number of each voxel's material, and materials from number 1 on."""
+    shape = density.grid.shape
+    if isinstance(choice, Material):
+        where = {choice: np.ones(shape, bool)}
+    elif isinstance(choice, str):
+        where = {named(choice): np.ones(shape, bool)}
+    elif isinstance(choice, Mapping):
+        where = {named(name): np.asarray(mask, bool) for name, mask in choice.items()}
+    elif choice is None:
+        where = {}
+    else:
+        names = np.asarray(choice)
+        where = {named(str(name)): names == name for name in np.unique(names)}
+    for mask in where.values():
+        if mask.shape != shape:
+            raise InvalidInput(f"Materials have the shape {mask.shape}", f"the density has {shape}")
+    rest = ~np.any([*where.values(), np.zeros(shape, bool)], axis=0)
+    electron, number = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+    media: list[Material] = []
+    if rest.any():
+        electron[rest], number[rest], media = _tissue(density.values[rest])
+    for own, mask in where.items():
+        electron[mask] = density.values[mask] * np.float32(own.electrons_per_gram)
+        if own.name != "water":
+            media.append(own)
+            number[mask] = len(media)
+    return Volume(density.grid, electron), number, tuple(media)
+
+
+BONE_STEPS = 8
+"""Shares of cortical bone in which tissue is sorted."""
+
+
+def _tissue(mass: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8], list[Material]]:
+    """Relative electron density and material of tissue by its mass density, and the materials from number 1 on."""
+    curve = read_curve()
+    if mass.max() > curve.mass_density[-1]:
+        raise InvalidInput(
+            f"A density of {mass.max():g} g/cm3 is no tissue",
+            f"the densest is {curve.mass_density[-1]:g} g/cm3",
+            "Say what it is",
+            argument="material",
+        )
+    known, electrons = (np.concatenate([[0.0], column]) for column in (curve.mass_density, curve.electron_density))
+    electron = np.interp(mass, known, electrons).astype(np.float32)
+    soft, bone = bone_mix(0.0).electrons_per_gram, bone_mix(1.0).electrons_per_gram
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(mass > 1.05, (soft - electron / mass) / (soft - bone), 0.0)
+    step = np.rint(BONE_STEPS * np.clip(share, 0.0, 1.0)).astype(np.uint8)
+    return electron, step, [bone_mix(k / BONE_STEPS) for k in range(1, BONE_STEPS + 1)] if step.any() else []
 
 
 def _square_field(side_cm: float, sad_cm: float, voxel_cm: float) -> FluenceMaps:

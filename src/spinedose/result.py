@@ -19,6 +19,13 @@ from spinedose.plan import Plan
 DISCLAIMER = "Not a medical device. Not for clinical use without local commissioning."
 
 
+DOSE_QUANTITY = {
+    "water": "dose to a water-like medium of the local electron density",
+    "medium": "dose to the local medium",
+}
+"""What a dose may be a dose to (docs/theory/heterogeneity.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResultInfo:
     """Where a dose comes from.
@@ -58,7 +65,7 @@ class ResultInfo:
     calibration_gy_per_mu: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
-    dose_quantity: str = "dose to a water-like medium of the local electron density"
+    dose_quantity: str = DOSE_QUANTITY["water"]
     disclaimer: str = DISCLAIMER
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,8 +84,8 @@ class Dose:
         Dose [Gy], float32.
     metadata : ResultInfo
         Where it comes from.
-    plan : Plan
-        What was computed.
+    plan : Plan or None
+        What was computed; an ideal field has none.
     ct : CtImage or None
         On what.
     beams : mapping of int to Volume
@@ -87,7 +94,7 @@ class Dose:
 
     volume: Volume
     metadata: ResultInfo
-    plan: Plan
+    plan: Plan | None = None
     ct: CtImage | None = None
     beams: Mapping[int, Volume] = field(default_factory=dict)
 
@@ -104,7 +111,7 @@ class Dose:
     @property
     def fractions(self) -> int:
         """Number of fractions that the dose is the sum of."""
-        return self.plan.fractions
+        return self.plan.fractions if self.plan is not None else 1
 
     def sample(self, points_cm: ArrayLike) -> NDArray[np.float64]:
         """Dose [Gy] at points (x, y, z) [cm], DICOM LPS, shape (..., 3); not a number outside the grid."""
@@ -129,6 +136,8 @@ class Dose:
     def _write(self, path: Path, volume: Volume, beam_number: int | None) -> Path:
         from spinedose.dicom.dose import write_dose
 
+        if self.plan is None:
+            raise InvalidInput("The dose belongs to no plan", "a DICOM dose refers to one", "Use its `volume`")
         write_dose(
             path,
             volume,

@@ -11,6 +11,7 @@ import pytest
 import spinedose
 
 FACE = {
+    "Assignment",
     "Beam",
     "CtImage",
     "Dose",

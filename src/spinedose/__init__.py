@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from spinedose._version import __version__
 
 if TYPE_CHECKING:
+    from spinedose.assignments import Assignment
     from spinedose.density import CtImage
     from spinedose.dicom.ct import read_ct
     from spinedose.dicom.dose import read_dose
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from spinedose.structures import Structure, StructureSet
 
 __all__ = [
+    "Assignment",
     "Beam",
     "CtImage",
     "Dose",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Assignment": "spinedose.assignments",
     "Beam": "spinedose.plan",
     "CtImage": "spinedose.density",
     "Dose": "spinedose.result",

@@ -28,6 +28,7 @@ from spinedose.units import CM_PER_MM, MM_PER_CM
 
 if TYPE_CHECKING:
     from spinedose.agreement import Agreement, BeamCheck
+    from spinedose.assignments import Assignment
     from spinedose.commission import Commissioning, Curve, Fitted
     from spinedose.density import CtImage
     from spinedose.dicom.dose import PlannedDose
@@ -95,9 +96,22 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
-Backend = Literal["auto", "cpu"]
 OnMissingSlices = Literal["refuse", "interpolate"]
 OnBolus = Literal["refuse", "ignore"]
+
+
+def _backend(name: str) -> str:
+    """The name of a backend, or the reason why it is none."""
+    from spinedose.backends.select import NAMES
+
+    if NAMES.fullmatch(name) is None:
+        raise typer.BadParameter(f"'{name}' is not one of 'auto', 'cpu', 'cuda', 'cuda:1' and so on")
+    return name
+
+
+BackendOption = typer.Option(
+    parser=_backend, metavar="NAME", help="auto, cpu, cuda or cuda:1; auto takes the fastest there is."
+)
 
 
 def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -175,6 +189,22 @@ def dose(
             help="Curve from CT numbers to density, best that of your scanner: a name, or a TOML file.",
         ),
     ] = "generic",
+    material: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar='"ROD=titanium"',
+            help='Material of a structure, or above a CT number: ">2500=titanium"; ">2500=titanium:grow -1" moves its '
+            "surface by 1 mm inwards. May be repeated; docs/formats/materials.md lists the materials.",
+        ),
+    ] = None,
+    couch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:MM]",
+            help="Couch top to put under the patient: a name (igrt-generic) or a TOML file; MM is the DICOM y of its "
+            "surface. Without MM it touches the body.",
+        ),
+    ] = None,
     spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
     like: Annotated[
         Path | None,
@@ -186,7 +216,7 @@ def dose(
             "--per-beam", help="Write the dose of each beam, too: RD_beam_<number>.dcm in the folder <output>_beams."
         ),
     ] = False,
-    backend: Annotated[Backend, typer.Option(help="Device to compute on; auto takes the fastest there is.")] = "auto",
+    backend: Annotated[str, BackendOption] = "auto",
     missing_slices: Annotated[
         OnMissingSlices,
         typer.Option(help="Refuse a CT that lacks slices, or interpolate single ones and warn."),
@@ -225,6 +255,8 @@ def dose(
     the JSON file.
     """
     numbers = _beam_numbers(beams)
+    assignments = tuple(_assignment(text) for text in material or ())
+    couch_top, couch_surface_mm = _couch_and_surface(couch)
     beam_folder = output.with_name(f"{output.stem}_beams") if per_beam else None
     given = [path for path in (plan, structures, like) if path is not None]
     _check_spacing(spacing_mm)
@@ -249,6 +281,9 @@ def dose(
             ),
             machine=machine,
             curve=curve,
+            materials=assignments,
+            couch=couch_top,
+            couch_surface_mm=couch_surface_mm,
             spacing_mm=spacing_mm,
             backend=backend,
             per_beam=per_beam,
@@ -277,7 +312,7 @@ def demo(
         "demo"
     ),
     spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
-    backend: Annotated[Backend, typer.Option(help="Device to compute on; auto takes the fastest there is.")] = "auto",
+    backend: Annotated[str, BackendOption] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
     """Make up a spine case, compute its plan and draw the dose.
@@ -414,7 +449,7 @@ def validate(
         list[str] | None,
         typer.Option(metavar="NAME", help="Case to compute; may be repeated. Without it all; see docs/validation.md."),
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="Device to compute on; auto takes the fastest there is.")] = "auto",
+    backend: Annotated[str, BackendOption] = "auto",
     machine: Annotated[
         str | None,
         typer.Option(metavar="NAME|DIR", help="Hold this machine against the data, not the one they belong to."),
@@ -595,8 +630,11 @@ def _compute(
     progress: Callable[[str, float], None],
     machine: str | None = None,
     curve: str = "generic",
+    materials: tuple[Assignment, ...] = (),
+    couch: str = "",
+    couch_surface_mm: float | None = None,
     spacing_mm: float,
-    backend: Backend,
+    backend: str,
     per_beam: bool = False,
 ) -> Dose:
     """Compute the dose with the settings of the command line."""
@@ -607,6 +645,9 @@ def _compute(
         inputs.ct,
         machine=machine,
         structures=inputs.structures,
+        materials=materials,
+        couch=couch,
+        couch_surface_cm=None if couch_surface_mm is None else CM_PER_MM * couch_surface_mm,
         spacing_cm=CM_PER_MM * spacing_mm,
         like=inputs.like,
         backend=backend,
@@ -641,6 +682,46 @@ def _beam_numbers(text: str | None) -> tuple[int, ...] | None:
         raise InvalidInput(
             f"--beams {text} cannot be understood", "it takes whole numbers", "Write them with commas: --beams 1,2"
         ) from None
+
+
+def _assignment(text: str) -> Assignment:
+    """A material from `ROD=titanium` or `>2500=titanium:grow -1` [HU, mm]."""
+    from spinedose.assignments import Assignment
+
+    region, _, rest = text.rpartition("=")
+    name, colon, growth = rest.partition(":")
+    region, words = region.strip(), growth.split()
+    threshold = re.fullmatch(r">\s*([0-9.]+)(\s*HU)?", region, re.IGNORECASE)
+    try:
+        if not region or bool(colon) != (len(words) == 2 and words[0] == "grow"):
+            raise ValueError
+        above_hu = float(threshold[1]) if threshold else None
+        grow_mm = float(words[1]) if words else 0.0
+    except ValueError:
+        raise InvalidInput(
+            f'--material "{text}" cannot be understood',
+            "it takes a structure or a CT number, and a material",
+            'Write "ROD=titanium" or ">2500=titanium:grow -1"',
+        ) from None
+    return Assignment(name.strip(), "" if threshold else region, above_hu, CM_PER_MM * grow_mm)
+
+
+def _couch_and_surface(text: str | None) -> tuple[str, float | None]:
+    """A couch top and the height of its surface [mm] from `NAME` or `NAME:120`."""
+    if text is None:
+        return "", None
+    name, colon, height = text.rpartition(":")
+    if not colon or len(name) == 1:  # a drive letter
+        return text, None
+    try:
+        surface_mm = float(height)
+        if not (name and math.isfinite(surface_mm)):
+            raise ValueError
+    except ValueError:
+        raise InvalidInput(
+            f"--couch {text} cannot be understood", "after the colon comes a height in mm", "Write NAME or NAME:120"
+        ) from None
+    return name, surface_mm
 
 
 def _check_spacing(spacing_mm: float) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spinedose import _cache
 from spinedose._resources import folder
+from spinedose.electrons import ElectronSpread
 from spinedose.errors import BeamDataError, InvalidInput
 
 Array = NDArray[np.float64]
@@ -217,21 +218,44 @@ class ConeTable:
     energy : ndarray, shape (S, K, t)
         Share of the released energy in each cone and radial function, S = 2 or 3: for the entering spectrum (hardness
         0), the change on going to hardness 1, and that for the curvature between these and the softest spectrum off
-        the axis. All entries of the first, and of the sum of the first two, are >= 0.
+        the axis. All entries of the first, and of the sum of the first two, are >= 0. With `spreading` one more.
+    density_factor : ndarray float32, shape (m,)
+        Factor on the relative electron density in which electrons are carried, for each material; shape (1,): all is
+        water.
     """
 
     basis: RadialBasis
     theta_edge_deg: Array
     energy: Array
+    density_factor: NDArray[np.float32] = field(default_factory=lambda: np.ones(1, np.float32))
 
     def __post_init__(self) -> None:
-        if len(self.energy) not in (2, 3) or self.energy.shape[1:] != (self.basis.size, len(self.theta_edge_deg) - 1):
+        if len(self.energy) not in (2, 3, 4) or self.energy.shape[1:] != (
+            self.basis.size,
+            len(self.theta_edge_deg) - 1,
+        ):
             raise BeamDataError(f"Cone table has shape {self.energy.shape}")
         soft, hard = self.energy[0], self.energy[:2].sum(axis=0)
         if soft.min() < -1e-12 or hard.min() < -1e-12:
             raise BeamDataError("Cone table has negative energies", "fits are made with coefficients >= 0")
         if not np.allclose([soft.sum(), hard.sum()], 1.0, atol=0.08):
             raise BeamDataError("Cone table does not hold the released energy", f"sums {self.energy.sum(axis=(1, 2))}")
+
+    @property
+    def photon_functions(self) -> int:
+        """How many radial functions, the first ones, stand for scattered photons: the chain that reaches farthest."""
+        return self.basis.stages[0]
+
+    def spreading(self, spread: ElectronSpread) -> ConeTable:
+        """With one more part: minus the energy of electrons, whose moments come with what other matter takes of them.
+
+        Its moments of degree 0 are zero, so that no energy is lost (docs/theory/heterogeneity.md, equation 3).
+        """
+        electrons = -self.energy[0]
+        electrons[: self.photon_functions] = 0
+        return replace(
+            self, energy=np.concatenate([self.energy, electrons[None]]), density_factor=spread.density_factor
+        )
 
     def legendre(self, order: int) -> Array:
         """Legendre moments of each radial function, shape (S, K, order + 1): integral of C_k(mu) P_l(mu) over all
@@ -402,6 +426,11 @@ def softened(spectrum: SpectrumLike, softening: float) -> SpectrumLike:
     energy = np.asarray(spectrum.energy_MeV, float)
     share = terma_layers(spectrum, [softening])[0] / energy
     return _Spectrum(energy, share / share.sum())
+
+
+def mean_released_energy(spectrum: SpectrumLike) -> float:
+    """Mean energy of photons on the axis, weighted with the energy that they release 5 cm deep in water [MeV]."""
+    return _mean(np.asarray(spectrum.energy_MeV, float), released_energy(spectrum, 5.0))
 
 
 def surface_hardness(spectrum: SpectrumLike, softening: float) -> float:

@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from spinedose import _cache
 from spinedose._version import __version__
+from spinedose.assignments import Assignment
 from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.backends.select import select_backend
-from spinedose.cones import ConeTable, cone_table
-from spinedose.density import CtImage, build_density, calculation_grid, find_body, read_curve
+from spinedose.cones import ConeTable
+from spinedose.couches import missing_couch, put_on_couch, read_couch
+from spinedose.density import CtImage, DensityGrid, build_density, calculation_grid, find_body, read_curve
 from spinedose.directions import directions
 from spinedose.errors import InvalidInput, NumericalError
 from spinedose.exposure import (
     Exposure,
     Shots,
-    attenuation,
+    beam_tables,
     collimator_rotations,
     make_exposure,
     pool,
@@ -37,8 +39,9 @@ from spinedose.exposure import (
 from spinedose.fluence_model import Raster, fluence_raster
 from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine, machine_for_beam
+from spinedose.nested import FineBox, Nest, with_common_materials
 from spinedose.plan import Beam, Plan
-from spinedose.result import Dose, ResultInfo
+from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
 from spinedose.segments import segment_beam
 from spinedose.structures import StructureSet
 
@@ -78,6 +81,9 @@ class Settings:
         Pixel of the fluence maps at the isocentre plane [cm]; None: 1 mm, or 0.4 voxels if that is less.
     curve : str
         HU curve: a name or a TOML file.
+    dose_to : str
+        `"water"`: dose to a water-like medium, the energy over the mass of as many electrons' worth of water;
+        `"medium"`: dose to the local medium, the energy over its mass (docs/theory/heterogeneity.md).
     """
 
     directions: int | None = None
@@ -87,6 +93,7 @@ class Settings:
     halo_step_deg: float = 12.0
     pixel_cm: float | None = None
     curve: str = "generic"
+    dose_to: str = "water"
 
     def __post_init__(self) -> None:
         if self.directions is not None and not 32 <= self.directions <= 20000:
@@ -98,6 +105,8 @@ class Settings:
                 raise InvalidInput(f"{name} is {getattr(self, name)}", "a step lies between 0 and 15 degrees")
         if self.pixel_cm is not None and not 0.01 <= self.pixel_cm <= 0.1:
             raise InvalidInput(f"pixel_cm is {self.pixel_cm}", "pixels of 0.01 to 0.1 cm resolve leaves")
+        if self.dose_to not in DOSE_QUANTITY:
+            raise InvalidInput(f"Dose to '{self.dose_to}' is unknown", f"there are {', '.join(DOSE_QUANTITY)}")
 
 
 def compute_dose(
@@ -106,7 +115,11 @@ def compute_dose(
     *,
     machine: Machine | str | Path | None = None,
     structures: StructureSet | None = None,
+    materials: Sequence[Assignment] = (),
+    couch: str | Path = "",
+    couch_surface_cm: float | None = None,
     spacing_cm: float = 0.25,
+    fine: FineBox | None = None,
     like: Any = None,
     backend: str = "auto",
     per_beam: bool = False,
@@ -125,10 +138,19 @@ def compute_dose(
         Machine to use; otherwise the plan's leaf boundaries decide, with a warning in the result.
     structures : StructureSet, optional
         Gives body outline and density overrides.
+    materials : sequence of Assignment, optional
+        Named materials of structures, or above a CT number; they count above the plan's overrides.
+    couch : str or path, optional
+        Couch top to put under the patient: a name (`spinedose.couches.list_couches`) or a TOML file.
+    couch_surface_cm : float, optional
+        DICOM y of its surface [cm]; otherwise it touches the body.
     spacing_cm : float
         Voxel size of the calculation [cm].
+    fine : FineBox, optional
+        Box of finer voxels, around target and cord for instance (`fine_box_around`).
     like : Grid, Volume or PlannedDose, optional
-        Grid on which the dose is returned, by trilinear interpolation; otherwise that of the calculation.
+        Grid on which the dose is returned, by trilinear interpolation; otherwise that of the calculation, with a fine
+        box its fine voxels everywhere.
     backend : str
         `"auto"` or `"cpu"`.
     per_beam : bool
@@ -163,16 +185,30 @@ def compute_dose(
             warnings += [note for note in notes if note not in warnings]
         device = select_backend(backend)
     with clock("density", 0.02):
-        body = find_body(ct, structures)
-        grid = calculation_grid(ct, spacing_cm=spacing_cm, body=body, structures=structures)
-        matter = build_density(ct, grid, body=body, curve=read_curve(settings.curve), structures=structures)
+        body, scan, drawn = find_body(ct, structures), ct, structures
+        if couch:
+            top, position = read_couch(couch), plan.patient_position
+            scan, body, drawn = put_on_couch(
+                ct, body, structures, top, patient_position=position, surface_cm=couch_surface_cm
+            )
+        else:
+            warnings += missing_couch(plan, structures, materials)
+        grid = calculation_grid(scan, spacing_cm=spacing_cm, body=body, structures=drawn, assignments=materials)
+        curve = read_curve(settings.curve)
+        matter = build_density(scan, grid, body=body, curve=curve, structures=drawn, assignments=materials)
         warnings += [w for w in (*body.warnings, *matter.warnings) if w not in warnings]
         _isocentres_inside(plan, grid)
-        scene = device.load(matter.electron)
+        if fine is not None:
+            nest = Nest.of(grid, fine)
+            details = build_density(scan, nest.grid, body=body, curve=curve, structures=drawn, assignments=materials)
+            matter, details = with_common_materials([matter, details])
+        scene, inner = _load(device, matter), None
+        if fine is not None:
+            inner = _Inner(nest, details, _load(device, details, padded=True), _hollow(device, scene, matter, nest))
 
     jobs = _jobs(plan, machines, per_beam)
-    total = np.zeros(grid.shape, np.float32)
-    beams: dict[int, Volume] = {}
+    parts: dict[int, list[NDArray[np.float32]]] = {}
+    total: list[NDArray[np.float32]] = []
     used: dict[str, int] = {}
     outputs: dict[str, float] = {}
     start, width = 0.05, 0.93 / len(jobs)
@@ -180,26 +216,30 @@ def compute_dose(
         with clock("calibration", start):
             unit = reference_output(job.machine, job.model, settings, device)
             outputs[f"{job.machine.name}/{job.model.energy}"] = unit
-        raw, count = _deliver(device, scene, job, plan.patient_position, settings, clock.part(start, width), warnings)
+        raw, count = _deliver(
+            device, scene, inner, job, plan.patient_position, settings, clock.part(start, width), warnings
+        )
         used[f"{job.machine.name}/{job.model.energy}"] = max(
             count, used.get(f"{job.machine.name}/{job.model.energy}", 0)
         )
-        raw *= np.float32(job.model.calibration.gy_per_mu / unit * plan.fractions)
-        total += raw
+        for values in raw:
+            values *= np.float32(job.model.calibration.gy_per_mu / unit * plan.fractions)
         if per_beam:
-            beams[job.beams[0].number] = Volume(grid, raw)
+            parts[job.beams[0].number] = raw
+        total = [a + b for a, b in zip(total, raw, strict=True)] if total else [values.copy() for values in raw]
         start += width
     with clock("result", 0.98):
-        if not np.all(np.isfinite(total)):
+        if not all(np.all(np.isfinite(values)) for values in total):
             raise NumericalError(
                 "The dose is not a number somewhere", "this must not happen", "Please report it with the plan"
             )
-        volume = Volume(grid, total)
+        volume = _composed(total, matter, inner, settings.dose_to)
+        beams = {number: _composed(raw, matter, inner, settings.dose_to) for number, raw in parts.items()}
         if like is not None:
             wanted = like if isinstance(like, Grid) else like.grid
+            warnings += _cut_off(volume, wanted)
             volume = volume.resample(wanted)
             beams = {number: dose.resample(wanted) for number, dose in beams.items()}
-            warnings += _cut_off(grid, total, wanted)
     if progress is not None:
         progress("done", 1.0)
     info = ResultInfo(
@@ -210,12 +250,53 @@ def compute_dose(
         beam_data_hash="+".join(sorted({m.data_hash for m in machines})),
         density_curve=matter.curve,
         body=matter.body,
-        settings={**asdict(settings), "directions": used, "spacing_cm": spacing_cm, "pixel_cm": _pixel(settings, grid)},
+        settings={
+            **asdict(settings),
+            "directions": used,
+            "spacing_cm": spacing_cm,
+            "pixel_cm": _pixel(settings, grid),
+            "materials": {a.region: a.made_of.name for a in materials},
+            "couch": str(couch),
+        },
         calibration_gy_per_mu=outputs,
         warnings=tuple(dict.fromkeys(warnings)),
         timings_s={name: round(seconds, 4) for name, seconds in clock.seconds.items()},
+        dose_quantity=DOSE_QUANTITY[settings.dose_to],
     )
     return Dose(volume=volume, metadata=info, plan=plan, ct=ct, beams=beams)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inner:
+    """A box of fine voxels: where it is, its matter, that matter on the device within a layer of vacuum, and the rest
+    of the patient with a hole for it."""
+
+    nest: Nest
+    matter: DensityGrid
+    scene: Scene
+    outer: Scene
+
+
+def _load(device: Backend, matter: DensityGrid, *, padded: bool = False) -> Scene:
+    """Take matter to the device; with a layer of vacuum around it if asked for."""
+    electron, number = matter.electron, matter.material.values
+    if padded:
+        electron, number = electron.padded(), np.pad(number, 1)
+    return device.load(electron, number, matter.materials[1:])
+
+
+def _hollow(device: Backend, scene: Scene, matter: DensityGrid, nest: Nest) -> Scene:
+    """The same matter with vacuum in the box."""
+    hollow = Volume(scene.grid, nest.hollow(matter.electron.values))
+    return device.load(hollow, matter.material.values, matter.materials[1:])
+
+
+def _composed(doses: Sequence[NDArray[np.float32]], matter: DensityGrid, inner: _Inner | None, dose_to: str) -> Volume:
+    """Dose to what was asked for, on one grid."""
+    if dose_to == "medium":
+        matters = [matter] if inner is None else [matter, inner.matter]
+        doses = [to_medium(d, m.mass.values, m.electron.values) for d, m in zip(doses, matters, strict=True)]
+    return Volume(matter.grid, doses[0]) if inner is None else inner.nest.composed(doses[0], doses[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,13 +323,60 @@ def _jobs(plan: Plan, machines: Sequence[Machine], per_beam: bool) -> list[_Job]
 def _deliver(
     device: Backend,
     scene: Scene,
+    inner: _Inner | None,
     job: _Job,
     patient_position: str,
     settings: Settings,
     clock: _Clock,
     warnings: list[str],
-) -> tuple[NDArray[np.float32], int]:
-    """Dose of a job in the engine's own unit (1 MU on the open axis x cm^2/g), and the number of directions used."""
+) -> tuple[list[NDArray[np.float32]], int]:
+    """Dose of a job in the engine's own unit (1 MU on the open axis x cm^2/g), and the number of directions used.
+
+    One dose, on the scene's grid; with a box of fine voxels a second one, in the box.
+    """
+    whole = clock if inner is None else clock.part(0.0, 0.5)
+    rays = _expose(device, scene, job, patient_position, settings, whole)
+    field, halo = _released(device, scene, rays, settings, whole, warnings)
+    count = settings.directions or _directions_for(rays.fields)
+    electrons = device.electron_dose(field) + device.electron_dose(halo)
+    if inner is None:
+        dose = _transported(device, scene, field, halo, rays.cones, settings, count, whole)
+        return [_with_electrons(dose, electrons, scene)], count
+    nest = inner.nest
+    own = nest.take_out(field), nest.take_out(halo)
+    around = _transported(device, scene, field, halo, rays.cones, settings, count, whole)
+    dose = around + _transported(device, scene, *own, rays.cones, settings, count, whole)
+    coarse = _with_electrons(dose, electrons, scene)
+    del field, halo, own, rays
+
+    closer = clock.part(0.5, 0.5)
+    rays = _expose(device, inner.scene, job, patient_position, settings, closer, matter=scene.grid)
+    field, halo = _released(device, inner.scene, rays, settings, closer, warnings, outer=inner.outer)
+    electrons = device.electron_dose(field) + device.electron_dose(halo)
+    dose = _transported(device, inner.scene, field, halo, rays.cones, settings, count, closer)
+    fine = _with_electrons(dose, electrons, inner.scene)[1:-1, 1:-1, 1:-1] + nest.fine(around)
+    return [coarse, np.where(inner.matter.electron.values > VACUUM, fine, np.float32(0.0))], count
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rays:
+    """What a job sends into matter: fields, their leakage and head scatter, and the cone table of the beam."""
+
+    fields: Sequence[Exposure]
+    halos: Sequence[Exposure]
+    cones: ConeTable
+
+
+def _expose(
+    device: Backend,
+    scene: Scene,
+    job: _Job,
+    patient_position: str,
+    settings: Settings,
+    clock: _Clock,
+    matter: Grid | None = None,
+) -> _Rays:
+    """Stage A, and the geometry of stages B and C; `matter` is the grid of all that beams cross, if not the scene's."""
     model, grid = job.model, scene.grid
     pixel = _pixel(settings, grid)
     soft = model.softening
@@ -268,7 +396,7 @@ def _deliver(
             shots.append((beams[0], *split_halo(pooled, settings.halo_step_deg)))
             del pooled
     softest = _softest(model, [field.maps.raster for _, field, _ in shots])
-    table = attenuation(
+    table, cones = beam_tables(
         model.spectrum, soft.radius_cm, soft.value, model.electrons.attenuation_per_cm,
         media=scene.media, softest=softest, depth_cm=DEEPEST_CM,
     )  # fmt: skip
@@ -288,10 +416,10 @@ def _deliver(
                         sad_cm=job.machine.sad_cm,
                         attenuation=table,
                         group_step_deg=step,
+                        matter=matter,
                     )
                 )
-    cones = cone_table(model.spectrum, softest=softest)
-    return transport_exposures(device, scene, fields, halos, cones, settings, clock, warnings)
+    return _Rays(fields, halos, cones)
 
 
 def transport_exposures(
@@ -331,26 +459,56 @@ def transport_exposures(
         Directions used.
     """
     clock = clock or _Clock(None)
-    wide = _reach(scene.grid, [*fields, *halos], (0, 0, 0))
-    box = _reach(scene.grid, fields, wide[0])
+    rays = _Rays(fields, halos, cones)
+    field, halo = _released(device, scene, rays, settings, clock, [] if warnings is None else warnings)
+    electrons = device.electron_dose(field) + device.electron_dose(halo)
+    count = settings.directions or _directions_for(fields)
+    dose = _transported(device, scene, field, halo, cones, settings, count, clock)
+    return _with_electrons(dose, electrons, scene), count
+
+
+def _released(
+    device: Backend,
+    scene: Scene,
+    rays: _Rays,
+    settings: Settings,
+    clock: _Clock,
+    warnings: list[str],
+    outer: Scene | None = None,
+) -> tuple[Moments, Moments]:
+    """Stages B and C: energy released by the fields and by their halos."""
+    wide = _reach(scene.grid, [*rays.fields, *rays.halos], (0, 0, 0))
+    box = _reach(scene.grid, rays.fields, wide[0])
     box = ((*box[0][:2], wide[0][2]), (*box[1][:2], wide[1][2]))  # rows equally long: no copy
-    parts, few = len(cones.energy), min(HALO_MOMENTS, settings.moments)
+    parts, few = len(rays.cones.energy), min(HALO_MOMENTS, settings.moments)
     field, halo = (
         device.new_moments(scene, *where, order, parts) for where, order in ((box, settings.moments), (wide, few))
     )
-    deepest_cm = _release(device, scene, fields, field, clock, 0.2)
-    _release(device, scene, halos, halo, clock, 0.4)
-    if deepest_cm > DEEPEST_CM and warnings is not None:
+    deepest_cm = _release(device, scene, rays.fields, field, clock, 0.2, outer)
+    _release(device, scene, rays.halos, halo, clock, 0.4, outer)
+    if deepest_cm > DEEPEST_CM:
         warnings.append(
             f"A field passes up to {deepest_cm:.0f} cm of water-equivalent matter, but attenuation is known to"
             f" {DEEPEST_CM:g} cm: the dose deeper down is too high. Check the density overrides."
         )
-    count = settings.directions or _directions_for(fields)
+    return field, halo
+
+
+def _transported(
+    device: Backend,
+    scene: Scene,
+    field: Moments,
+    halo: Moments,
+    cones: ConeTable,
+    settings: Settings,
+    count: int,
+    clock: _Clock,
+) -> NDArray[np.float32]:
+    """Stages D and E: dose without contaminating electrons. Uses the moments up."""
     with clock("transport", 0.5):
         spread = directions(count, settings.moments)
         energy = device.transport(scene, field, halo, cones, spread, clock.within("transport", 0.5, 0.5))
-        dose = _per_mass(energy, scene, device.electron_dose(field) + device.electron_dose(halo))
-    return dose, count
+        return _per_mass(energy, scene)
 
 
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -367,9 +525,18 @@ def _reach(grid: Grid, exposures: Sequence[Exposure], otherwise: tuple[int, int,
 
 
 def _release(
-    device: Backend, scene: Scene, exposures: Sequence[Exposure], moments: Moments, clock: _Clock, start: float
+    device: Backend,
+    scene: Scene,
+    exposures: Sequence[Exposure],
+    moments: Moments,
+    clock: _Clock,
+    start: float,
+    outer: Scene | None,
 ) -> float:
-    """Stages B and C, in blocks of groups that fit into memory; returns the greatest water-equivalent depth [cm]."""
+    """Stages B and C, in blocks of groups that fit into memory; returns the greatest water-equivalent depth [cm].
+
+    `outer` is matter around the scene that beams cross before they come to it.
+    """
     groups = max(sum(len(exposure) for exposure in exposures), 1)
     done, deepest_cm = 0, 0.0
     for exposure in exposures:
@@ -377,7 +544,10 @@ def _release(
         for a in range(0, len(exposure), block):
             b = min(a + block, len(exposure))
             with clock("depth", start + 0.1 * done / groups):
-                depth = device.radiological_depth(scene, exposure.fans.part(a, b), exposure.attenuation.path_factor)
+                fans, factor = exposure.fans.part(a, b), exposure.attenuation.path_factor
+                depth = device.radiological_depth(scene, fans, factor)
+                if outer is not None:
+                    depth += device.radiological_depth(outer, fans, factor)
                 deepest_cm = max(deepest_cm, float(depth[..., -1].max()))  # it rises along each ray
             with clock("terma", start + 0.1 * done / groups):
                 device.release(scene, exposure, depth, (a, b), moments)
@@ -385,14 +555,23 @@ def _release(
     return deepest_cm
 
 
-def _per_mass(energy: NDArray[np.float32], scene: Scene, electrons: NDArray[np.float32]) -> NDArray[np.float32]:
+def _per_mass(energy: NDArray[np.float32], scene: Scene) -> NDArray[np.float32]:
     """Energy per voxel volume to dose: a water-like medium of electron density rho has rho g/cm^3."""
-    density = np.asarray(scene.density) if not hasattr(scene.density, "get") else scene.density.get()
-    matter = density > VACUUM
+    density = _on_host(scene.density)
     dose = np.zeros(energy.shape, np.float32)
-    np.divide(energy, density, out=dose, where=matter)
-    dose[matter] += electrons[matter]
+    np.divide(energy, density, out=dose, where=density > VACUUM)
     return dose
+
+
+def _with_electrons(dose: NDArray[np.float32], electrons: NDArray[np.float32], scene: Scene) -> NDArray[np.float32]:
+    """Add the dose of contaminating electrons where there is matter."""
+    dose += np.where(_on_host(scene.density) > VACUUM, electrons, np.float32(0.0))
+    return dose
+
+
+def _on_host(array: Any) -> NDArray[np.float32]:
+    host: NDArray[np.float32] = array.get() if hasattr(array, "get") else np.asarray(array)
+    return host
 
 
 def to_medium(
@@ -476,7 +655,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     float
         [1 MU on the open axis x cm^2/g per MU]; `gy_per_mu / reference_output` is the calibration factor.
     """
-    own = replace(settings, directions=REFERENCE_DIRECTIONS, curve="")
+    own = replace(settings, directions=REFERENCE_DIRECTIONS, curve="", dose_to="water")
     facts = [__version__, _ENGINE_REVISION, machine.data_hash, model.energy, asdict(own), device.name]
     if not machine.data_hash:  # not read from files: nothing to key it by
         return _compute_reference(machine, model, own, device)
@@ -555,7 +734,7 @@ def water_tank_dose(
     device = device or select_backend("auto")
     scene = device.load(Volume(grid, np.ones(grid.shape, np.float32)).padded())
     job = _Job(machine, model, (open_field_beam(machine, model, field_cm),))
-    raw, _ = _deliver(device, scene, job, "HFS", settings or Settings(), _Clock(None), [])
+    (raw,), _ = _deliver(device, scene, None, job, "HFS", settings or Settings(), _Clock(None), [])
     x, y, z = grid.origin_cm
     return Volume(replace(grid, origin_cm=(x, y + below, z)), np.ascontiguousarray(raw[1:-1, 1:-1, 1:-1]))
 
@@ -629,8 +808,9 @@ def _isocentres_inside(plan: Plan, grid: Grid) -> None:
             )
 
 
-def _cut_off(grid: Grid, dose: NDArray[np.float32], wanted: Grid) -> list[str]:
+def _cut_off(volume: Volume, wanted: Grid) -> list[str]:
     """Warn when the asked-for grid misses the dose maximum."""
+    grid, dose = volume.grid, volume.values
     k, j, i = np.unravel_index(int(np.argmax(dose)), dose.shape)
     point = np.array([grid.axes_cm[0][i], grid.axes_cm[1][j], grid.axes_cm[2][k]])
     if np.any(point < wanted.lower_cm) or np.any(point > wanted.upper_cm):

@@ -8,15 +8,25 @@ beams whose gantry angles fall into the same bin (docs/theory/terma.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.cones import MediumLike, SpectrumLike, surface_hardness, terma_table
+from spinedose.cones import (
+    ConeTable,
+    MediumLike,
+    SpectrumLike,
+    cone_table,
+    mean_released_energy,
+    surface_hardness,
+    terma_table,
+)
+from spinedose.electrons import electron_spread
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.geometry import collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid
+from spinedose.materials import Material
 from spinedose.segments import Segments
 
 Array = NDArray[np.float64]
@@ -219,6 +229,19 @@ class Window:
     v_low: float
     v_high: float
 
+    def within(self, other: Window) -> Window:
+        """The part that lies in another window; without extent when there is none."""
+        u_low, v_low = max(self.u_low, other.u_low), max(self.v_low, other.v_low)
+        u_high, v_high = min(self.u_high, other.u_high), min(self.v_high, other.v_high)
+        return Window(u_low, max(u_low, u_high), v_low, max(v_low, v_high))
+
+
+def _shadow(grid: Grid, rotation: Array, isocentre_cm: Array, sad_cm: float) -> Window:
+    """What a grid covers of the isocentre plane, seen from any of the sources."""
+    u, v, z = np.moveaxis((corners(grid) - isocentre_cm) @ rotation.transpose(0, 2, 1), -1, 0)
+    scale = sad_cm / (sad_cm - z)
+    return Window(*(float(f(w * scale)) for w in (u, v) for f in (np.min, np.max)))
+
 
 def window(corners_cm: Array, collimator_deg: Array) -> Window:
     """Smallest window that holds a rectangle of the collimator system at every collimator angle.
@@ -345,6 +368,8 @@ class Attenuation:
         Attenuation of contaminating electrons [1/cm].
     path_factor : ndarray float32, shape (m,)
         Water-equivalent path of each material over its path times relative electron density.
+    lost : ndarray float32, shape (m, L + 1)
+        Share of the Legendre moments of electrons that each material takes away; shape (1, 1) when all is water.
     """
 
     terma: NDArray[np.float32]
@@ -353,6 +378,29 @@ class Attenuation:
     radius_step_cm: float
     electron_decay_per_cm: float
     path_factor: NDArray[np.float32]
+    lost: NDArray[np.float32]
+
+
+def beam_tables(
+    spectrum: SpectrumLike,
+    softening_radius_cm: Array,
+    softening: Array,
+    electron_decay_per_cm: float,
+    *,
+    media: Sequence[Material] = (),
+    softest: float = 1.0,
+    depth_cm: float = 80.0,
+) -> tuple[Attenuation, ConeTable]:
+    """Tables of a beam in water and other media, which belong together; arguments as in `attenuation`."""
+    table = attenuation(
+        spectrum, softening_radius_cm, softening, electron_decay_per_cm,
+        media=media, softest=softest, depth_cm=depth_cm,
+    )  # fmt: skip
+    cones = cone_table(spectrum, softest=softest)
+    if not media:
+        return table, cones
+    spread = electron_spread(media, mean_released_energy(spectrum))
+    return replace(table, lost=spread.lost), cones.spreading(spread)
 
 
 def attenuation(
@@ -399,6 +447,7 @@ def attenuation(
         step,
         electron_decay_per_cm,
         table.path_factor.astype(np.float32),
+        np.zeros((1, 1), np.float32),
     )
 
 
@@ -444,6 +493,7 @@ def make_exposure(
     sad_cm: float,
     attenuation: Attenuation,
     group_step_deg: float,
+    matter: Grid | None = None,
 ) -> Exposure:
     """Put together an exposure; fans get rays and planes at the spacing of the voxels.
 
@@ -463,6 +513,8 @@ def make_exposure(
         Of the beam.
     group_step_deg : float
         Width of the angular bins of groups [degrees].
+    matter : Grid, optional
+        Grid of all matter that the beams cross, if the calculation grid is but a part of it.
     """
     number = _bins(shots, group_step_deg)
     sorting = np.argsort(number, kind="stable")
@@ -488,8 +540,10 @@ def make_exposure(
     reach = window(corner, shots.collimator_deg)
     rotation = np.array([gantry_from_patient(patient_position, s, g) for g, s in zip(gantry, couch, strict=True)])
     spacing = min(grid.spacing_cm)
+    if matter is not None:
+        reach = _shadow(grid, rotation, isocentre_cm, sad_cm).within(reach)
     return Exposure(
-        fans=make_fans(grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing),
+        fans=make_fans(matter or grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing),
         reach=reach,
         first=first.astype(np.int64),
         shot_rotation=collimator_rotations(shots.gantry_deg, shots.collimator_deg, shots.couch_deg, patient_position),

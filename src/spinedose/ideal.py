@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from spinedose._version import __version__
 from spinedose.backends.select import select_backend
-from spinedose.cones import SpectrumLike, cone_table
+from spinedose.cones import SpectrumLike
 from spinedose.density import read_curve
 from spinedose.engine import DEEPEST_CM, Settings, to_medium, transport_exposures
 from spinedose.errors import InvalidInput
-from spinedose.exposure import Shots, attenuation, make_exposure
+from spinedose.exposure import Shots, beam_tables, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Volume
 from spinedose.materials import Material, bone_mix
@@ -92,7 +92,7 @@ def ideal_field_dose(
     scene = device.load(padded, np.pad(number, 1), media)
     maps = _square_field(field_cm, sad, min(density.grid.spacing_cm))
     still = np.zeros(1)
-    table = attenuation(spectrum, np.array([0.0, 50.0]), np.ones(2), 1.0, media=media, depth_cm=DEEPEST_CM)
+    table, cones = beam_tables(spectrum, np.array([0.0, 50.0]), np.ones(2), 1.0, media=media, depth_cm=DEEPEST_CM)
     exposure = make_exposure(
         Shots(still, still, still, np.ones(1), maps),
         grid=padded.grid,
@@ -102,7 +102,7 @@ def ideal_field_dose(
         attenuation=table,
         group_step_deg=settings.group_step_deg,
     )
-    dose, used = transport_exposures(device, scene, [exposure], [], cone_table(spectrum), settings)
+    dose, used = transport_exposures(device, scene, [exposure], [], cones, settings)
     mean_MeV = float(np.sum(np.asarray(spectrum.energy_MeV) * np.asarray(spectrum.weight)))
     inside = dose[1:-1, 1:-1, 1:-1] * np.float32(mean_MeV * GY_PER_MEV_PER_G)
     if dose_to == "medium":

@@ -48,6 +48,8 @@ class Material:
         Mass attenuation coefficients without coherent scattering [cm^2/g]: the convention of the deposition kernels.
     stopping_power_ratio : float
         Mass collision stopping power relative to water for electrons of `SECONDARY_ELECTRON_MEV`.
+    scattering_number : float
+        Mean of Z + 1 over the electrons: elastic scattering per electron goes with it.
     provenance : str
         Where the numbers come from; not empty.
     """
@@ -58,6 +60,7 @@ class Material:
     energy_MeV: Array
     mu_over_rho_cm2_g: Array
     stopping_power_ratio: float
+    scattering_number: float
     provenance: str
 
     def __post_init__(self) -> None:
@@ -164,6 +167,8 @@ def bone_mix(fraction: float) -> Material:
         energy_MeV=soft.energy_MeV,
         mu_over_rho_cm2_g=mixed(soft.mu_over_rho_cm2_g, bone.mu_over_rho_cm2_g),
         stopping_power_ratio=mixed(soft.stopping_power_ratio, bone.stopping_power_ratio),
+        scattering_number=mixed(*(m.electrons_per_gram * m.scattering_number for m in (soft, bone)))
+        / mixed(soft.electrons_per_gram, bone.electrons_per_gram),
         provenance=f"{fraction:g} of 'cortical-bone' and {1 - fraction:g} of 'muscle' by mass",
     )
 
@@ -257,6 +262,7 @@ def _make(name: str) -> Material:
         energy_MeV=energy,
         mu_over_rho_cm2_g=mu,
         stopping_power_ratio=_collision_stopping_power(recipe) / _collision_stopping_power(water),
+        scattering_number=recipe.mean(recipe.number) + 1,
         provenance=f"{source}; {origin}",
     )
 

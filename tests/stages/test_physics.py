@@ -37,7 +37,9 @@ def any_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def solve(backend: Backend) -> Callable[..., Dose]:
+def solve(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Dose]:
+    monkeypatch.setattr(engine, "select_backend", lambda _: backend)
+
     def run(plan: Plan, ct: object, *, directions: int = 96, **options: object) -> Dose:
         return compute_dose(
             plan,

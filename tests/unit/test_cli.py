@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 import spinedose
 from spinedose import cli, doctor, errors
+from spinedose.assignments import Assignment
 from spinedose.density import CtImage
 from spinedose.dicom.ct import write_ct
 from spinedose.dicom.plan import write_plan
@@ -101,6 +102,9 @@ class TestDose:
             "inputs": "inputs",
             "machine": None,
             "curve": "generic",
+            "materials": (),
+            "couch": "",
+            "couch_surface_mm": None,
             "spacing_mm": 2.5,
             "backend": "auto",
             "per_beam": False,
@@ -121,6 +125,8 @@ class TestDose:
             "--per-beam",
         ]
         options += ["--backend", "cpu", "--missing-slices", "interpolate", "--beams", "1,3", "--fraction-group", "2"]
+        options += ["--material", "ROD=left=titanium", "--material", "> 2500 HU=CoCr:grow -1"]
+        options += ["--couch", "igrt-generic:-12.5"]
         options += ["--bolus", "ignore", "--patient-position", "HFP", "--json", str(tmp_path / "r.json")]
         done = the_dose(tmp_path, *options)
         assert done.exit_code == 0, done.output
@@ -134,6 +140,12 @@ class TestDose:
             "inputs": "inputs",
             "machine": "m",
             "curve": "ours.toml",
+            "materials": (
+                Assignment("titanium", "ROD=left"),
+                Assignment("CoCr", above_hu=2500.0, grow_cm=-0.1),
+            ),
+            "couch": "igrt-generic",
+            "couch_surface_mm": -12.5,
             "spacing_mm": 1.25,
             "backend": "cpu",
             "per_beam": True,
@@ -152,6 +164,15 @@ class TestDose:
             (["--spacing-mm", "0"], "--spacing-mm 0 cannot be used"),
             (["--spacing-mm", "nan"], "--spacing-mm nan cannot be used"),
             (["--beams", "one"], "--beams one cannot be understood"),
+            (["--material", "titanium"], '--material "titanium" cannot be understood'),
+            (["--material", "=titanium"], '--material "=titanium" cannot be understood'),
+            (["--material", "ROD=titanium:1"], '--material "ROD=titanium:1" cannot be understood'),
+            (["--material", "ROD=titanium:grow wide"], 'grow wide" cannot be understood'),
+            (["--material", "ROD=unobtainium"], "There is no material 'unobtainium' (there are water, "),
+            (["--material", ">0=titanium"], "above 0 HU (that would be most of the patient)"),
+            (["--material", ">2500=titanium:grow 30"], "asked to grow by 30 mm"),
+            (["--couch", "igrt-generic:high"], "--couch igrt-generic:high cannot be understood"),
+            (["--couch", ":5"], "--couch :5 cannot be understood"),
             (["--json", "RD.dcm"], "is named twice"),
             (["-o", "RP.dcm"], "is named twice"),
             (["-o", "there.dcm"], "'there.dcm' exists"),
@@ -161,7 +182,7 @@ class TestDose:
             (["--per-beam", "-o", "full.dcm"], "'full_beams' is not empty"),
             (
                 ["--backend", "abacus"],
-                "'--backend' ('abacus' is not one of 'auto', 'cpu'). See '",
+                "'--backend' ('abacus' is not one of 'auto', 'cpu', 'cuda', 'cuda:1' and so on). See '",
             ),
             (["--bolus", "perhaps"], "'--bolus' ('perhaps' is not one of 'refuse', 'ignore'). See '"),
             (["--spacing-mm", "wide"], "Invalid value for '--spacing-mm' ("),

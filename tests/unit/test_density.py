@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spinedose.assignments import Assignment
 from spinedose.density import (
     Body,
     CtImage,
+    DensityGrid,
     HuCurve,
     build_density,
     calculation_grid,
@@ -306,7 +308,8 @@ class TestTopOfTheScale:
         rod = _box("rod", (0.8, 0.6, 0.8), (1.4, 0.8, 1.2), 0.4, **metal)
         found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=StructureSet((rod,)))
         assert found.saturated_cm3 == 0
-        assert found.warnings == ()
+        (warning,) = found.warnings
+        assert "'rod' has the density of a metal (4.5 g/cm3) without its name" in warning
         assert found.mass.values[2, 3, 5] == pytest.approx(4.5)
 
     def test_metal_that_fills_a_voxel_partly_explains_its_ct_number(self) -> None:
@@ -352,6 +355,289 @@ class TestTopOfTheScale:
         pin = _box("pin", (1.0, 1.0, 0.8), (1.2, 1.2, 1.2), 0.4, relative_mass_density=2.0)
         found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=curve, structures=StructureSet((pin,)))
         assert not any("above 1400 HU" in text for text in found.warnings)
+
+
+# Muscle's electrons per gram up to 0 HU, and cortical bone's at 2000 HU.
+TISSUE = HuCurve(
+    name="tissue",
+    hu=np.array([-1000.0, 0.0, 2000.0]),
+    mass_density=np.array([0.001, 1.0, 1.92]),
+    electron_density=np.array([0.001, 0.99, 1.92 * 0.9274]),
+    provenance="made up for this test",
+)
+
+
+def _names(found: DensityGrid) -> np.ndarray:
+    """Name of the material of each voxel."""
+    return np.array([m.name for m in found.materials])[found.material.values]
+
+
+class TestMaterials:
+    TITANIUM = (4.54, 4.54 * 22 / 47.867 / 0.555093)
+
+    def _ct(self, **runs: tuple[slice, int]) -> CtImage:
+        """Water with CT numbers along x in row 9 of slice 4."""
+        hu = np.zeros((10, 20, 20), dtype=np.int16)
+        for where, value in runs.values():
+            hu[4, 9, where] = value
+        return CtImage(Volume(Grid((0.1, 0.1, 0.2), (0.2, 0.2, 0.4), hu.shape), hu))
+
+    def test_soft_tissue_lung_and_air_are_water(self) -> None:
+        ct = self._ct(lung=(slice(0, 5), -700), air=(slice(5, 8), -1000), soft=(slice(10, 12), 40))
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=TISSUE)
+        assert [m.name for m in found.materials] == ["water"]
+        assert not found.material.values.any()
+
+    def test_bone_follows_from_electrons_per_gram(self) -> None:
+        ct = self._ct(bone=(slice(0, 5), 2000), half=(slice(10, 15), 700))
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=TISSUE)
+        names = _names(found)[4, 9]
+        assert names[2] == "bone-100%"
+        # 1.322 g/cm3 with 0.99 + 0.35 * (1.7806 - 0.99) = 1.2667: 0.9582 a gram; (0.9908 - 0.9582) / 0.0634 = 0.515
+        assert names[12] == "bone-50%"
+        assert names[18] == "water"
+
+    def test_a_structure_of_a_named_material_has_its_density(self) -> None:
+        ct = self._ct(rod=(slice(5, 8), 3071))
+        rod = _box("ROD", (1.0, 1.8, 1.6), (1.6, 2.0, 2.0), 0.4)
+        found = build_density(
+            ct,
+            ct.hu.grid,
+            body=_everywhere(ct),
+            curve=CURVE,
+            structures=StructureSet((rod,)),
+            assignments=(Assignment("titanium", structure="ROD"),),
+        )
+        np.testing.assert_allclose(found.mass.values[4, 9, 4:9], [1, 4.54, 4.54, 4.54, 1], rtol=1e-6)
+        np.testing.assert_allclose(found.electron.values[4, 9, 5], self.TITANIUM[1], rtol=1e-4)
+        assert list(_names(found)[4, 9, 4:9]) == ["water", *["titanium"] * 3, "water"]
+        assert found.saturated_cm3 == 0
+        assert found.overrides == (("ROD", pytest.approx(0.6 * 0.2 * 0.4)),)
+        assert found.warnings == ()
+
+    def test_a_named_material_counts_above_the_plans_density(self) -> None:
+        ct = self._ct()
+        rod = _box("ROD", (1.0, 1.8, 1.6), (1.6, 2.0, 2.0), 0.4, relative_mass_density=3.5)
+        inside = _box("core", (1.2, 1.8, 1.6), (1.4, 2.0, 2.0), 0.4, relative_mass_density=1.0)
+        found = build_density(
+            ct,
+            ct.hu.grid,
+            body=_everywhere(ct),
+            curve=CURVE,
+            structures=StructureSet((inside, rod)),
+            assignments=(Assignment("CoCr", structure="ROD"),),
+        )
+        np.testing.assert_allclose(found.mass.values[4, 9, 5:8], 8.3, rtol=1e-6)
+        assert any("'ROD' in the plan gives way to 'cobalt-chrome'" in text for text in found.warnings)
+        assert any("'ROD' counts, which has a named material" in text for text in found.warnings)
+
+    @pytest.mark.parametrize(
+        ("density", "named"),
+        [(3.0, "bone-100%"), (3.5, "titanium"), (4.43, "titanium"), (7.9, "cobalt-chrome"), (8.3, "cobalt-chrome")],
+    )
+    def test_metal_without_a_name_goes_by_its_density(self, density: float, named: str) -> None:
+        ct = self._ct()
+        rod = _box("rod", (1.0, 1.8, 1.6), (1.6, 2.0, 2.0), 0.4, relative_mass_density=density)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=StructureSet((rod,)))
+        assert _names(found)[4, 9, 6] == named
+        assert found.mass.values[4, 9, 6] == pytest.approx(density)
+        noted = [text for text in found.warnings if "'rod' has the density of a metal" in text]
+        assert len(noted) == (density > 3)
+        assert all(f"as in {named} of that density" in text for text in noted)
+
+    def test_the_majority_of_electrons_decides(self) -> None:
+        """Voxels of twice the size: a rod that fills half of one has most of its electrons, a fifth has not."""
+        ct = self._ct()
+        for end, expected in ((1.0, "titanium"), (0.88, "water")):  # calculation voxel from x = 0.8 to 1.2
+            rod = _box("ROD", (0.8, 1.6, 1.6), (end, 2.0, 2.4), 0.4)
+            grid = Grid((0.2, 0.2, 0.4), (0.4, 0.4, 0.8), (5, 10, 10))
+            found = build_density(
+                ct,
+                grid,
+                body=_everywhere(ct),
+                curve=CURVE,
+                structures=StructureSet((rod,)),
+                assignments=(Assignment("titanium", structure="ROD"),),
+            )
+            share = (end - 0.8) / 0.4
+            assert found.mass.values[2, 4, 2] == pytest.approx(1 + share * 3.54)
+            assert _names(found)[2, 4, 2] == expected
+
+    def test_a_threshold_takes_what_is_above_it_inside_the_body(self) -> None:
+        ct = self._ct(rod=(slice(5, 8), 2600), outside=(slice(12, 14), 2600), below=(slice(9, 10), 2500))
+        inside = np.ones(ct.hu.grid.shape, dtype=bool)
+        inside[:, :, 11:] = False
+        body = Body(Volume(ct.hu.grid, inside), "part")
+        rods = (Assignment("titanium", above_hu=2500),)
+        found = build_density(ct, ct.hu.grid, body=body, curve=CURVE, assignments=rods)
+        np.testing.assert_allclose(found.mass.values[4, 9, 4:14], [1, *[4.54] * 3, 1, 3, 1, 0, 0, 0], rtol=1e-6)
+        assert found.overrides == (("> 2500 HU", pytest.approx(3 * 0.2 * 0.2 * 0.4)),)
+        assert any("0.048 cm3 above 2500 HU were taken as 'titanium'." in text for text in found.warnings)
+        assert found.saturated_cm3 == pytest.approx(0.2 * 0.2 * 0.4)  # the voxel of 2500 HU
+
+    @pytest.mark.parametrize(("grow_cm", "voxels", "rim"), [(0.2, 7, 0), (0.0, 5, 0), (-0.2, 3, 2)])
+    def test_a_threshold_grows_and_shrinks(self, grow_cm: float, voxels: int, rim: int) -> None:
+        """A slab of 5 voxels (1 cm) across x, as wide as the CT: shrinking leaves water, and counts nothing twice."""
+        hu = np.zeros((10, 20, 20), dtype=np.int16)
+        hu[:, :, 7:12] = 3071
+        ct = CtImage(Volume(Grid((0.1, 0.1, 0.2), (0.2, 0.2, 0.4), hu.shape), hu))
+        slab = (Assignment("titanium", above_hu=2500, grow_cm=grow_cm),)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, assignments=slab)
+        row = found.mass.values[5, 10]
+        assert np.count_nonzero(np.isclose(row, 4.54)) == voxels
+        np.testing.assert_allclose(row[~np.isclose(row, 4.54)], 1)
+        assert found.saturated_cm3 == 0
+        assert len(found.overrides) == 1
+        assert any("became water" in text for text in found.warnings) == bool(rim)
+
+    def test_growth_that_moves_nothing_is_told(self) -> None:
+        ct = self._ct(rod=(slice(5, 8), 2600))
+        rods = (Assignment("titanium", above_hu=2500, grow_cm=-0.05),)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, assignments=rods)
+        assert found.overrides == (("> 2500 HU", pytest.approx(3 * 0.2 * 0.2 * 0.4)),)
+        assert any("0.5 mm are less than half a CT voxel and did not move its surface." in t for t in found.warnings)
+
+    def test_a_drawn_density_counts_above_a_threshold(self) -> None:
+        ct = self._ct(rod=(slice(5, 8), 2600))
+        streak = _box("streak", (1.0, 1.8, 1.6), (1.2, 2.0, 2.0), 0.4, relative_mass_density=1.0)
+        found = build_density(
+            ct,
+            ct.hu.grid,
+            body=_everywhere(ct),
+            curve=CURVE,
+            structures=StructureSet((streak,)),
+            assignments=(Assignment("titanium", above_hu=2500),),
+        )
+        np.testing.assert_allclose(found.mass.values[4, 9, 5:8], [1, 4.54, 4.54], rtol=1e-6)
+
+    def test_a_threshold_that_finds_nothing_is_told(self) -> None:
+        ct = self._ct()
+        found = build_density(
+            ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, assignments=(Assignment("titanium", above_hu=2500),)
+        )
+        assert "Nothing of the body was taken as 'titanium' above 2500 HU." in found.warnings
+
+    @pytest.mark.parametrize(
+        ("assignments", "structures", "words"),
+        [
+            ((Assignment("titanium", structure="ROD"),), None, "there are no structures"),
+            ((Assignment("titanium", structure="BAR"),), "ROD", "no structure 'BAR'"),
+            (
+                (Assignment("titanium", structure="ROD"), Assignment("peek", structure="ROD")),
+                "ROD",
+                "given two materials",
+            ),
+            ((Assignment("titanium", structure="empty"),), "ROD", "has no contours"),
+        ],
+    )
+    def test_what_cannot_be_assigned_is_refused(
+        self, assignments: tuple[Assignment, ...], structures: str | None, words: str
+    ) -> None:
+        ct = self._ct()
+        rod = _box("ROD", (1.0, 1.8, 1.6), (1.6, 2.0, 2.0), 0.4)
+        drawn = StructureSet((rod, Structure(2, "empty"))) if structures else None
+        with pytest.raises(InvalidInput, match=words):
+            build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=drawn, assignments=assignments)
+
+    def test_a_couch_of_a_named_material_counts_outside_the_body(self) -> None:
+        ct = _water()
+        body = _box("body", (0, 0, 0), (2.0, 4, 4), 0.4, type="EXTERNAL")
+        couch = _box("couch", (3.0, 0, 0), (4.0, 4, 4), 0.4, type="SUPPORT")
+        both, named = StructureSet((body, couch)), (Assignment("pmma", structure="couch"),)
+        found_body = find_body(ct, both)
+        grid = calculation_grid(ct, spacing_cm=0.2, body=found_body, structures=both, assignments=named)
+        assert grid.upper_cm[0] == pytest.approx(4.0)
+        found = build_density(ct, grid, body=found_body, curve=CURVE, structures=both, assignments=named)
+        np.testing.assert_allclose(found.mass.values[4, 9, [9, 12, 17]], [1, 0, 1.19], rtol=1e-6)
+        assert _names(found)[4, 9, 17] == "pmma"
+
+    def test_a_curve_that_goes_on_into_metal(self) -> None:
+        curve = HuCurve(
+            name="extended",
+            hu=np.array([-1000.0, 0.0, 2000.0, 12000.0, 30000.0]),
+            mass_density=np.array([0.001, 1.0, 2.2, 4.54, 8.3]),
+            electron_density=np.array([0.001, 1.0, 2.04, 3.76, 6.85]),
+            provenance="made up for this test",
+        )
+        ct = self._ct(bone=(slice(2, 4), 2000), rod=(slice(6, 9), 12000), pin=(slice(12, 14), 29000))
+        names = _names(build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=curve))[4, 9]
+        assert [names[i] for i in (0, 2, 7, 12)] == ["water", "bone-100%", "titanium", "cobalt-chrome"]
+
+    @settings(max_examples=15, deadline=None)
+    @given(seed=st.integers(0, 2**16), spacing=st.floats(0.07, 0.4))
+    def test_materials_lose_neither_mass_nor_electrons(self, seed: int, spacing: float) -> None:
+        """Mass on the calculation grid is that of CT voxels with the material's density laid over them."""
+        rng = np.random.default_rng(seed)
+        hu = rng.integers(-1000, 3000, (6, 8, 9)).astype(np.int16)
+        ct = CtImage(Volume(Grid((1.0, -2.0, 3.0), (0.13, 0.17, 0.29), hu.shape), hu))
+        low, high = ct.hu.grid.lower_cm - 0.1, ct.hu.grid.upper_cm + 0.1
+        count = np.ceil((high - low) / spacing).astype(int)
+        grid = Grid(tuple(low + spacing / 2), (spacing,) * 3, tuple(count[::-1]))  # type: ignore[arg-type]
+        metal = (Assignment("titanium", above_hu=2500), Assignment("cobalt-chrome", above_hu=2800))
+        found = build_density(ct, grid, body=_everywhere(ct), curve=CURVE, assignments=metal)
+        volume = ct.hu.grid.voxel_volume_cm3
+        for column, total, rods in (
+            (CURVE.mass_density, found.total_mass_g, [a.densities[0] for a in metal]),
+            (CURVE.electron_density, found.electron.values.sum(dtype=float) * grid.voxel_volume_cm3,
+             [a.densities[1] for a in metal]),
+        ):  # fmt: skip
+            expected = np.interp(hu, CURVE.hu, column)
+            expected[hu > 2500], expected[hu > 2800] = rods
+            assert total == pytest.approx(expected.sum() * volume, rel=MASS_TOLERANCE)
+
+    def test_a_grid_must_fit_its_materials(self) -> None:
+        ct = self._ct()
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE)
+        wrong = Volume(ct.hu.grid, np.ones(ct.hu.grid.shape, dtype=np.uint8))
+        with pytest.raises(InvalidInput, match="not on the list"):
+            DensityGrid(found.mass, found.electron, wrong, found.materials)
+
+
+class TestDistances:
+    @staticmethod
+    def _scene(hu: int, gap: int) -> tuple[CtImage, StructureSet]:
+        """A rod of 2 x 2 voxels of 2 mm, a cord `gap` voxels beside it, and a target around both."""
+        values = np.zeros((10, 20, 40), dtype=np.int16)
+        values[:, 9:11, 10:12] = hu
+        ct = CtImage(Volume(Grid((0.1, 0.1, 0.2), (0.2, 0.2, 0.4), values.shape), values))
+        start = 0.2 * (12 + gap)
+        cord = _box("SpinalCord", (start, 1.6, 0), (start + 0.8, 2.4, 4), 0.4)
+        target = _box("PTV", (1.0, 1.0, 1.2), (3.0, 3.0, 2.8), 0.4, type="PTV")
+        return ct, StructureSet((cord, target, _box("Kidney", (4.0, 0.4, 0), (6.0, 2.0, 4), 0.4)))
+
+    def test_of_saturated_voxels(self) -> None:
+        ct, structures = self._scene(3071, gap=1)
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=structures)
+        assert found.saturated_near == (("PTV", 0.0), ("SpinalCord", pytest.approx(0.4)))  # between voxel centres
+        assert any("Nearest: 0 mm from 'PTV', 4 mm from 'SpinalCord'." in text for text in found.warnings)
+
+    def test_far_from_everything_is_told_too(self) -> None:
+        ct, _ = self._scene(3071, gap=1)
+        far = StructureSet((_box("cord", (7.4, 0.2, 0), (7.8, 0.6, 4), 0.4),))
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=far)
+        assert found.saturated_near == ()
+        assert any("more than 50 mm from all targets and cords" in text for text in found.warnings)
+
+    @pytest.mark.parametrize(("gap", "warns"), [(0, True), (1, True), (2, False)])
+    def test_metal_beside_the_cord(self, gap: int, warns: bool) -> None:
+        """Centres are 2, 4 and 6 mm apart; 5 mm count."""
+        ct, structures = self._scene(3071, gap)
+        rods = (Assignment("titanium", above_hu=2500),)
+        found = build_density(
+            ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=structures, assignments=rods
+        )
+        expected = (("metal", "SpinalCord", pytest.approx(0.2 * (gap + 1))),) if warns else ()
+        assert found.dense_near == expected
+        assert any("Metal lies" in text and "heterogeneity.md" in text for text in found.warnings) == warns
+
+    def test_dense_bone_beside_the_cord(self) -> None:
+        ct, structures = self._scene(800, gap=1)  # 1.8 g/cm3
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=structures)
+        assert found.dense_near == (("dense bone", "SpinalCord", pytest.approx(0.4)),)
+        assert any("Dense bone lies 4 mm from 'SpinalCord'" in text for text in found.warnings)
+        ct, structures = self._scene(500, gap=1)  # 1.5 g/cm3
+        found = build_density(ct, ct.hu.grid, body=_everywhere(ct), curve=CURVE, structures=structures)
+        assert found.dense_near == ()
 
 
 class TestResampling:

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.cones import ConeTable, MediumLike
+from spinedose.cones import ConeTable
 from spinedose.directions import Directions
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine
+from spinedose.materials import Material
 from spinedose.segments import Segments
 
 ALL_WATER = np.ones(1, np.float32)
@@ -54,7 +55,7 @@ class Scene:
     grid: Grid
     density: Any
     material: Any
-    media: tuple[MediumLike, ...] = ()
+    media: tuple[Material, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +103,7 @@ class Backend(ABC):
         self,
         electron_density: Volume,
         material: NDArray[np.uint8] | None = None,
-        media: tuple[MediumLike, ...] = (),
+        media: tuple[Material, ...] = (),
     ) -> Scene:
         """Take matter to the device.
 

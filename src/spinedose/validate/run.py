@@ -88,8 +88,8 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "mc",
-        "Absolute depth doses of ideal fields in slabs of water and lung",
-        ("EGSnrc, Mohan 6 MV, 10 x 10 cm (shared mc_reference)",),
+        "Absolute depth doses and profiles of ideal fields in slabs",
+        ("EGSnrc, Mohan spectra (all tables of shared mc_reference)",),
         (REFERENCE, SPECTRA),
         (NO_HEAD,),
         monte_carlo,

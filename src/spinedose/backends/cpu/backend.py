@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.backends.base import ALL_WATER, Backend, Moments, Progress, Scene
-from spinedose.backends.layout import compress, source_matrix
-from spinedose.cones import ConeTable, MediumLike
+from spinedose.backends.layout import FIELD_TOLERANCE, HALO_TOLERANCE, compress, source_matrix
+from spinedose.cones import ConeTable
 from spinedose.directions import Directions, harmonic_norms
 from spinedose.errors import UnsupportedPlan
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine
+from spinedose.materials import Material
 from spinedose.segments import Segments
 
 BUNDLE = 8
@@ -29,9 +30,6 @@ MOST_BUNDLES = 8
 
 MOMENT_FLOOR = 1e-10
 """Moments below this share of the largest energy count as none."""
-
-FIELD_TOLERANCE, HALO_TOLERANCE = 1e-3, 1e-2
-"""Root-mean-square error of the sources, relative to themselves, that leaving out combinations of moments may cause."""
 
 
 @final
@@ -50,7 +48,7 @@ class CpuBackend(Backend):
         self,
         electron_density: Volume,
         material: NDArray[np.uint8] | None = None,
-        media: tuple[MediumLike, ...] = (),
+        media: tuple[Material, ...] = (),
     ) -> Scene:
         """Keep contiguous copies."""
         density = np.ascontiguousarray(electron_density.values, dtype=np.float32)
@@ -136,6 +134,7 @@ class CpuBackend(Backend):
             table.soft_row,
             np.float32(table.radius_step_cm),
             np.float32(table.electron_decay_per_cm),
+            table.lost,
             moments.order,
             harmonic_norms(moments.order).astype(np.float32),
             moments.values,
@@ -169,6 +168,8 @@ class CpuBackend(Backend):
                 if is_turned:
                     here = here.turned()
                 matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
+                own = _for_electrons(scene, cones)
+                matters = (matter, np.ascontiguousarray(own.transpose(0, 2, 1)) if is_turned else own)
                 extent = matter_in_rows(matter)
                 chosen = np.flatnonzero((along == 0) == is_turned)
                 bundles = list(_bundles(directions, scene.grid, chosen, is_turned, side_by_side))
@@ -189,7 +190,7 @@ class CpuBackend(Backend):
                         np.array([bundle.axis for bundle in some]),
                         np.array([bundle.backwards for bundle in some]),
                         np.cumsum([0, *(len(bundle.chosen) for bundle in some)]),
-                        slope, offset, step, rate, stages, matter, extent, here.low, field_weights, here.field,
+                        slope, offset, step, rate, stages, *matters, extent, here.low, field_weights, here.field,
                         here.reached, halo_weights, here.halo, state, left,
                     )  # fmt: skip
                     done += len(members)
@@ -203,6 +204,12 @@ class CpuBackend(Backend):
         """See `Backend.electron_dose`."""
         dose: NDArray[np.float32] = moments.electron_dose
         return dose
+
+
+def _for_electrons(scene: Scene, cones: ConeTable) -> NDArray[np.float32]:
+    """Density in which electrons are carried."""
+    density: NDArray[np.float32] = scene.density
+    return density if len(cones.density_factor) == 1 else density * cones.density_factor[scene.material]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -239,7 +239,7 @@ def _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo
 
 @njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")
 def sweep(
-    axis, backwards, begin, slope, offset, step_cm, rate, stages, density, extent,
+    axis, backwards, begin, slope, offset, step_cm, rate, stages, density, electron_density, extent,
     first, weights_field, field, reached, weights_halo, halo, state, deposit,
 ):  # fmt: skip
     """Make the sources of S bundles of directions and carry them through the grid, slice after slice (stages D and E).
@@ -262,8 +262,9 @@ def sweep(
         lambda of each chain [1/cm].
     stages : int64 (c,)
         Stages of each chain, 1 to 3; K together.
-    density : float32 (n0, n1, n2)
-        Electron density relative to water.
+    density, electron_density : float32 (n0, n1, n2)
+        Electron density relative to water, in which the first chain (scattered photons) is carried, and that times the
+        factor of each material for electrons, in which all others are.
     extent : int32 (n0, n1, 2)
         From `matter_in_rows`: in voxels without matter nothing is released and nothing changes, so they are left out.
     first : int64 (3,)
@@ -284,14 +285,15 @@ def sweep(
     for s in prange(axis.size):
         a, b = begin[s], begin[s + 1]
         _sweep_bundle(
-            axis[s], backwards[s], slope[a:b], offset[a:b], step_cm[a:b], rate, stages, density, extent, first,
-            weights_field[a * k : b * k], field, reached, weights_halo[a * k : b * k], halo, state[s], deposit[s],
+            axis[s], backwards[s], slope[a:b], offset[a:b], step_cm[a:b], rate, stages, density, electron_density,
+            extent, first, weights_field[a * k : b * k], field, reached, weights_halo[a * k : b * k], halo,
+            state[s], deposit[s],
         )  # fmt: skip
 
 
 @njit(fastmath=_FAST, error_model="numpy")
 def _sweep_bundle(
-    axis, backwards, slope, offset, step_cm, rate, stages, density, extent,
+    axis, backwards, slope, offset, step_cm, rate, stages, density, electron_density, extent,
     first, weights_field, field, reached, weights_halo, halo, state, deposit,
 ):  # fmt: skip
     """Sweep the directions of one bundle; arguments as in `sweep`.
@@ -313,7 +315,7 @@ def _sweep_bundle(
     width = n2 + int(np.abs(slope[:, 1]).max() * nt) + 2
     for row in range(count * rays * k):
         state[row * ROW : row * ROW + width] = 0
-    matter, left = density.reshape(-1), deposit.reshape(-1)
+    of_photons, of_electrons, left = density.reshape(-1), electron_density.reshape(-1), deposit.reshape(-1)
     dark, bright = np.zeros(k * ROW, np.float32), np.empty(k * ROW, np.float32)
     sources = np.empty((count * k, halo.shape[3]), np.float32)
     for t in range(nt):
@@ -336,6 +338,7 @@ def _sweep_bundle(
                     x = rate[c] * step_cm[m]
                     at = np.uint64(((m * rays + ray) * k + s) * ROW + shift + low)
                     entering = q[s * ROW + low :]
+                    matter = of_photons if c == 0 else of_electrons
                     if stages[c] == 1:
                         _advance_1(x, high - low, matter, here, entering, state, at, left)
                     elif stages[c] == 2:

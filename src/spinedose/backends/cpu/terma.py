@@ -78,7 +78,7 @@ def add_row(maps, s, raster, rotation, x, step, y, z, sad, from_t, to_t, total):
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"})
-def add_moments(moments, row, length, begin, count, order, energy, x, y, z, norm, scratch):
+def add_moments(moments, row, length, begin, count, order, energy, plain, loss, x, y, z, norm, scratch):
     """Add energy times the harmonics of its direction to the moments of a row of voxels (equation 5).
 
     Parameters
@@ -90,7 +90,12 @@ def add_moments(moments, row, length, begin, count, order, energy, x, y, z, norm
     order : int
         Degree L; R = (L + 1)^2.
     energy : float32 (S, any)
-        Energy, and energy times the weights of the cone table's other parts, of `count` voxels.
+        Energy, and energy times the weights of the cone table's other parts, of `count` voxels; the last part with
+        `loss`, if it is not `plain`.
+    plain : int
+        Number of parts to add without `loss`.
+    loss : float32 (L + 1, any)
+        Factor on the last part, for each degree and voxel; (0, any): there is nothing in it.
     x, y, z : float32 (count,)
         Direction of travel, patient axes.
     norm : float32 (R,)
@@ -126,11 +131,16 @@ def add_moments(moments, row, length, begin, count, order, energy, x, y, z, norm
                 n = centre - m if sign else centre + m
                 factor = norm[n]
                 wave = sine if sign else cosine
-                for part in range(energy.shape[0]):
+                for part in range(plain):
                     share = energy[part]
                     first = np.uint64(((row * energy.shape[0] + part) * size + n) * length + begin)
                     for i in range(count):
                         moments[first + np.uint64(i)] += share[i] * (factor * current[i] * wave[i])
+                if loss.shape[0] > 0 and degree > 0:
+                    share, lost = energy[plain], loss[degree]
+                    first = np.uint64(((row * energy.shape[0] + plain) * size + n) * length + begin)
+                    for i in range(count):
+                        moments[first + np.uint64(i)] += share[i] * lost[i] * (factor * current[i] * wave[i])
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
@@ -138,7 +148,7 @@ def accumulate(
     density, material, origin, spacing, first, isocentre, sad, reach,
     group_rotation, group_first, shot_rotation, has_electrons,
     photon, photon_raster, electron, electron_raster,
-    depth, fan, top, terma, table_step, soft_row, soft_step, electron_decay,
+    depth, fan, top, terma, table_step, soft_row, soft_step, electron_decay, lost,
     order, norm, moments, electron_dose,
 ):  # fmt: skip
     """Add what a block of groups releases.
@@ -170,6 +180,8 @@ def accumulate(
         Row of `terma` (fractional) against off-axis radius; step in radius [cm].
     electron_decay : float
         Attenuation of contaminating electrons [1/cm].
+    lost : float32 (m, any)
+        Share of the moments of electrons, degree by degree, that each material takes away; m = 1: all is water.
     order, norm : int, float32 (R,)
         Degree of the moments; factors of the harmonics.
     moments : float32 (b0, b1, S R, b2), added to
@@ -195,7 +207,9 @@ def accumulate(
         az, ax = first[0] + kz, first[2]
         fluence = np.zeros(b2, np.float32)
         contaminant = np.zeros(b2, np.float32)
-        released = np.empty((parts, b2), np.float32)
+        spreads = lost.shape[0] > 1
+        released = np.empty((parts + 1 if spreads else parts, b2), np.float32)
+        loss = np.zeros((order + 1 if spreads else 0, b2), np.float32)
         toward = np.empty((3, b2), np.float32)
         scratch = np.empty((4, b2), np.float32)
         for g in range(group_rotation.shape[0]):
@@ -234,6 +248,7 @@ def accumulate(
                         )  # fmt: skip
                         begin, end = min(begin, a), max(end, b)
                 from_t, to_t = begin, end
+                is_other = False
                 # single precision from here on: positions within 50 cm are good to a tenth of a micrometre
                 ox, oy, oz = np.float32(gx), np.float32(gy), np.float32(gz)
                 dx, dy, dz = np.float32(hx), np.float32(hy), np.float32(hz)
@@ -241,7 +256,7 @@ def accumulate(
                     psi, electrons = fluence[t], contaminant[t]
                     fluence[t] = contaminant[t] = np.float32(0.0)
                     i = t - from_t
-                    for part in range(parts):
+                    for part in range(released.shape[0]):
                         released[part, i] = np.float32(0.0)
                     rho = density[az, ay, ax + t]
                     if rho <= 0 or (psi == 0 and electrons == 0):
@@ -279,6 +294,11 @@ def accumulate(
                             released[0, i] = energy
                         else:
                             released[part, i] = energy * (here + fd * (there - here))
+                    if spreads and kind > 0:
+                        released[parts, i] = energy
+                        for degree in range(order + 1):
+                            loss[degree, i] = lost[kind, degree]
+                        is_other = True
                 x, y, z = np.float32(px - sx), np.float32(py - sy), np.float32(pz - sz)
                 flat_square, width = y * y + z * z, np.float32(spacing[0])
                 for i in range(to_t - from_t):
@@ -286,7 +306,8 @@ def accumulate(
                     length = np.float32(1.0) / np.sqrt(along * along + flat_square)
                     toward[0, i], toward[1, i], toward[2, i] = along * length, y * length, z * length
                 add_moments(
-                    flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, released,
+                    flat, kz * b1 + first_row + j, b2, from_t, to_t - from_t, order, released, parts,
+                    loss if is_other else loss[:0],
                     toward[0], toward[1], toward[2], norm, scratch,
                 )  # fmt: skip
 

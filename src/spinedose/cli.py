@@ -206,6 +206,20 @@ def dose(
         ),
     ] = None,
     spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
+    fine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PTV,SpinalCord",
+            help="Structures around which voxels are half as large, with 1.5 cm around them; with commas.",
+        ),
+    ] = None,
+    dose_to: Annotated[
+        str,
+        typer.Option(
+            metavar="water|medium",
+            help="Dose to a water-like medium, or to the medium that is there: in cortical bone 6 % less.",
+        ),
+    ] = "water",
     like: Annotated[
         Path | None,
         typer.Option(metavar="RD.dcm", help="Write the dose on the voxels of this RTDOSE file, to compare with it."),
@@ -285,6 +299,8 @@ def dose(
             couch=couch_top,
             couch_surface_mm=couch_surface_mm,
             spacing_mm=spacing_mm,
+            fine=tuple(name.strip() for name in (fine or "").split(",") if name.strip()),
+            dose_to=dose_to,
             backend=backend,
             per_beam=per_beam,
             progress=report,
@@ -634,12 +650,17 @@ def _compute(
     couch: str = "",
     couch_surface_mm: float | None = None,
     spacing_mm: float,
+    fine: tuple[str, ...] = (),
+    dose_to: str = "water",
     backend: str,
     per_beam: bool = False,
 ) -> Dose:
     """Compute the dose with the settings of the command line."""
     from spinedose.engine import Settings, compute_dose
+    from spinedose.nested import fine_box_around
 
+    if fine and inputs.structures is None:
+        raise InvalidInput(f"--fine {','.join(fine)} has no structures to look at", "", "Give", argument="structures")
     return compute_dose(
         inputs.plan,
         inputs.ct,
@@ -649,10 +670,11 @@ def _compute(
         couch=couch,
         couch_surface_cm=None if couch_surface_mm is None else CM_PER_MM * couch_surface_mm,
         spacing_cm=CM_PER_MM * spacing_mm,
+        fine=fine_box_around(inputs.structures, fine) if fine and inputs.structures is not None else None,
         like=inputs.like,
         backend=backend,
         per_beam=per_beam,
-        settings=Settings(curve=curve),
+        settings=Settings(curve=curve, dose_to=dose_to),
         progress=progress,
     )
 

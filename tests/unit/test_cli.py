@@ -106,6 +106,8 @@ class TestDose:
             "couch": "",
             "couch_surface_mm": None,
             "spacing_mm": 2.5,
+            "fine": (),
+            "dose_to": "water",
             "backend": "auto",
             "per_beam": False,
         }
@@ -126,7 +128,7 @@ class TestDose:
         ]
         options += ["--backend", "cpu", "--missing-slices", "interpolate", "--beams", "1,3", "--fraction-group", "2"]
         options += ["--material", "ROD=left=titanium", "--material", "> 2500 HU=CoCr:grow -1"]
-        options += ["--couch", "igrt-generic:-12.5"]
+        options += ["--couch", "igrt-generic:-12.5", "--fine", "PTV, SpinalCord", "--dose-to", "medium"]
         options += ["--bolus", "ignore", "--patient-position", "HFP", "--json", str(tmp_path / "r.json")]
         done = the_dose(tmp_path, *options)
         assert done.exit_code == 0, done.output
@@ -147,6 +149,8 @@ class TestDose:
             "couch": "igrt-generic",
             "couch_surface_mm": -12.5,
             "spacing_mm": 1.25,
+            "fine": ("PTV", "SpinalCord"),
+            "dose_to": "medium",
             "backend": "cpu",
             "per_beam": True,
         }

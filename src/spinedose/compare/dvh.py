@@ -1,35 +1,58 @@
-"""Dose-volume histograms: how much of a structure receives at least a given dose.
+"""Dose-volume histograms: how much of a structure receives at least a given dose (docs/theory/dvh.md).
 
-The structure is cut into samples: the voxels of the dose grid, divided evenly until at least `LEAST_SAMPLES` of them
-lie in the structure. Every sample counts with the exact volume that it shares with the structure
-(`spinedose.structures.mask`) and with the dose at its centre, interpolated trilinearly. Nothing is binned: the
-histogram is the sorted samples themselves.
+The solid of a structure (`spinedose.compare.solid`) is cut into at least `LEAST_SAMPLES` cells. Every cell counts with
+the volume that it shares with the solid and with the dose at a point in that share, interpolated trilinearly. Nothing
+is binned: the histogram is the sorted samples themselves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from spinedose.compare.solid import SPECK, Convention, cut, width_cm
+from spinedose.compare.trilinear import ready, value_at
 from spinedose.errors import InvalidInput
-from spinedose.grid import Grid, Volume
-from spinedose.structures import Structure, bounds_cm, mask, volume_cm3
+from spinedose.grid import Volume
+from spinedose.structures import Structure, bounds_cm, gaps_cm, volume_cm3
 
 Array = NDArray[np.float64]
 
-LEAST_SAMPLES = 10_000
-"""Samples in a structure; with 10^4 in a cord of 3 cm^3 the D0.03cc rests on 100 of them."""
+R3_X, R3_Y, R3_Z = (1.2207440846057596**-power for power in (1, 2, 3))
+"""Steps of the sequence that displaces samples: powers of the root of t^4 = t + 1 (Roberts 2018)."""
 
-FINEST_CM = 0.02
-"""Samples are never finer than this: below, contours of 0.1-1 mm accuracy carry no information."""
+LEAST_SAMPLES = 100_000
+"""Cells in a structure; docs/theory/dvh.md shows how results converge with their number."""
+
+MOST_SAMPLES = 1_000_000
+"""Cells in a structure, at most: from 1000 cm^3 on they are larger than `LARGEST_CM`."""
+
+LARGEST_CM = 0.0999
+"""Largest cell, where `MOST_SAMPLES` allows it: 0.03 cm^3 hold 30 of them."""
+
+CELLS_ACROSS = 4
+"""Cells across the mean width of a structure, so that shells and slivers are seen."""
+
+FINEST_CM = 0.005
+"""Cells are never smaller than this: contours are given to 0.01-0.1 mm."""
 
 RESOLUTION = 1e-5
 """Samples whose doses agree to this share of the maximum are taken together, so that ties make no steps."""
 
 COVERED = 1e-3
 """Share of a structure's volume that may lie outside the dose grid before the histogram warns."""
+
+LEAST_VOXELS = 30
+"""Voxels of the dose grid that a structure should fill; one of fewer is flagged. House rule, after the rule of 30
+samples in the volume of a near-maximum."""
+
+LEAST_ACROSS = 3.0
+"""Voxels of the dose grid that a structure should be wide; a narrower one is flagged. House rule: with fewer no voxel
+needs to lie within it, and its doses are those of its surroundings."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +71,13 @@ class Dvh:
         Volume of the whole structure from its contours [cm^3].
     warnings : tuple of str
         What the reader must know.
+    too_small : str
+        Why the structure is too small for the dose grid; empty when it is not. Numbers of such a structure must not be
+        shown without this.
+    sample_cm3 : float
+        Volume of a whole sample [cm^3]; 0 when not known.
+    convention : Convention
+        How the contours became a solid.
     """
 
     name: str
@@ -55,6 +85,9 @@ class Dvh:
     covered_cm3: Array
     volume_cm3: float
     warnings: tuple[str, ...] = ()
+    too_small: str = ""
+    sample_cm3: float = 0.0
+    convention: Convention = Convention()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if self.dose_gy.shape != self.covered_cm3.shape or self.dose_gy.ndim != 1 or not len(self.dose_gy):
@@ -103,8 +136,32 @@ class Dvh:
         found = np.searchsorted(-self.dose_gy, -np.asarray(dose_gy, dtype=float), side="right")
         return np.concatenate([[0.0], self.covered_cm3])[found]
 
+    def as_dict(self, points: int = 200) -> dict[str, Any]:
+        """The histogram, thinned to evenly spaced doses, ready for JSON."""
+        doses = np.linspace(0.0, max(self.maximum_gy, 0.0), points)
+        return {
+            "name": self.name,
+            "volume_cm3": self.volume_cm3,
+            "covered_cm3": float(self.covered_cm3[-1]),
+            "minimum_gy": self.minimum_gy,
+            "mean_gy": self.mean_gy,
+            "maximum_gy": self.maximum_gy,
+            "too_small": self.too_small,
+            "warnings": list(self.warnings),
+            "between_contours": self.convention.between,
+            "ends": self.convention.ends,
+            "dose_gy": doses.tolist(),
+            "volume_at_dose_cm3": self.volume_at_dose(doses).tolist(),
+        }
 
-def dvh(dose: Volume, structure: Structure) -> Dvh:
+
+def dvh(
+    dose: Volume,
+    structure: Structure,
+    *,
+    convention: Convention | None = None,
+    least_samples: int = LEAST_SAMPLES,
+) -> Dvh:
     """Compute the cumulative dose-volume histogram of a structure.
 
     Parameters
@@ -113,44 +170,140 @@ def dvh(dose: Volume, structure: Structure) -> Dvh:
         Dose [Gy].
     structure : Structure
         The region.
+    convention : Convention, optional
+        How contours become a solid: interpolated and tapered when not given.
+    least_samples : int
+        Cells that the structure is cut into, at least.
 
     Returns
     -------
     Dvh
-        Its `warnings` say when part of the structure lies outside the dose grid.
+        Its `warnings` say when part of the structure lies outside the dose grid or is not drawn, and `too_small` when
+        the dose grid is too coarse for it.
 
     Raises
     ------
     InvalidInput
         If the structure has no contours or lies wholly outside the dose grid.
     """
-    total = volume_cm3(structure)
-    if total <= 0:
+    convention = convention or Convention()
+    slabs_cm3 = volume_cm3(structure)
+    if slabs_cm3 <= 0:
         raise InvalidInput(f"Structure '{structure.name}' has no volume", "a histogram needs one")
-    fine = _sampling_grid(dose.grid, structure, total)
-    share = mask(structure, fine).values
-    doses, volumes = [], []
-    x, y, z = fine.axes_cm
-    for layer, height in enumerate(z):
-        row, column = np.nonzero(share[layer])
-        if not len(row):
-            continue
-        points = np.column_stack([x[column], y[row], np.full(len(row), height)])
-        doses.append(dose.sample(points))
-        volumes.append(share[layer, row, column] * fine.voxel_volume_cm3)
-    values = np.concatenate(doses) if doses else np.empty(0)
-    weights = np.concatenate(volumes) if volumes else np.empty(0)
-    inside = np.isfinite(values)
-    values, weights = values[inside], weights[inside].astype(np.float64)
-    values, weights = _merged(values, weights)
-    covered = np.cumsum(weights)
-    warnings: tuple[str, ...] = ()
-    missing = 1 - (covered[-1] / total if len(covered) else 0.0)
-    if missing > COVERED:
-        warnings = (
-            f"{100 * missing:.1f} % of structure '{structure.name}' lie outside the dose grid and are not counted",
+    if least_samples < 1:
+        raise InvalidInput(f"{least_samples} samples make no histogram", "at least one is needed")
+    cell = _cell_cm(structure, slabs_cm3, least_samples)
+    samples = _sampled(dose, structure, cell, convention)
+    if not len(samples.dose_gy):
+        raise InvalidInput(
+            f"Structure '{structure.name}' has no volume between its contours",
+            "it lies in single planes and its ends are left out",
+            "Give it ends, flat or tapered",
         )
-    return Dvh(structure.name, values, covered, total, warnings)
+    inside = np.isfinite(samples.dose_gy)
+    if not inside.any():
+        raise InvalidInput(f"The histogram of '{structure.name}' has no samples", "it lies outside the dose grid")
+    doses, volumes = _merged(samples.dose_gy[inside], samples.volume_cm3[inside])
+    covered, total = np.cumsum(volumes), float(samples.volume_cm3.sum())
+    return Dvh(
+        structure.name,
+        doses,
+        covered,
+        total,
+        _warnings(structure, 1 - covered[-1] / total),
+        _too_small(dose, structure, total),
+        samples.largest_cm3,
+        convention,
+    )
+
+
+def _cell_cm(structure: Structure, total_cm3: float, least_samples: int) -> float:
+    """Side of the cells [cm]: enough of them in the volume, across it, and in the hottest 0.03 cm^3."""
+    cell = min(
+        LARGEST_CM,
+        (total_cm3 / least_samples) ** (1 / 3),
+        width_cm(structure) / CELLS_ACROSS,
+    )
+    return float(max(cell, FINEST_CM, (total_cm3 / MOST_SAMPLES) ** (1 / 3)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Samples:
+    """Doses [Gy], NaN outside the dose grid, and volumes [cm^3] of all samples; volume of a whole one [cm^3]."""
+
+    dose_gy: Array
+    volume_cm3: Array
+    largest_cm3: float
+
+
+def _sampled(dose: Volume, structure: Structure, cell_cm: float, convention: Convention) -> _Samples:
+    """Dose and volume of every cell that belongs to the solid."""
+    values, origin, spacing = ready(dose)
+    doses, volumes = [np.empty(0)], [np.empty(0)]
+    count, largest = 0, 0.0
+    for layer in cut(structure, cell_cm, convention):
+        x, y = layer.corner_cm
+        found, weights = _sample_layer(
+            values, origin, spacing, layer.distance_cm, layer.cell_cm, x, y, layer.low_cm, layer.high_cm, count
+        )
+        doses.append(found)
+        volumes.append(weights)
+        count += len(found)
+        largest = max(largest, layer.cell_cm**2 * (layer.high_cm - layer.low_cm))
+    return _Samples(np.concatenate(doses), np.concatenate(volumes), largest)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _sample_layer(
+    values: NDArray[np.floating],
+    origin: Array,
+    spacing: Array,
+    distance: Array,
+    cell: float,
+    x0: float,
+    y0: float,
+    low: float,
+    high: float,
+    count: int,
+) -> tuple[Array, Array]:
+    """Doses [Gy] and volumes [cm^3] of the cells of a layer that belong to the solid.
+
+    Of a cell that the outline crosses the middle of the inner share is taken: a cell of share f reaches (1 - f) / 2
+    cells less far out. About that point the sample is displaced by a sequence that fills the cell evenly (Roberts'
+    R3), so that cells of one height do not have one dose.
+
+    Parameters
+    ----------
+    values, origin, spacing
+        From `ready`.
+    distance, cell, x0, y0, low, high
+        The layer [cm]; see `Layer`.
+    count : int
+        Samples before this layer.
+    """
+    ny, nx = distance.shape
+    doses, volumes = np.empty(distance.size), np.empty(distance.size)
+    n = 0
+    for j in range(ny):
+        for i in range(nx):
+            share = min(0.5 + distance[j, i] / cell, 1.0)
+            if share <= SPECK:
+                continue
+            turn = float(count + n + 1)
+            u, v, w = (turn * R3_X) % 1.0, (turn * R3_Y) % 1.0, (turn * R3_Z) % 1.0
+            x, y = i + share * (u - 0.5), j + share * (v - 0.5)
+            if share < 1.0:
+                gx = distance[j, min(i + 1, nx - 1)] - distance[j, max(i - 1, 0)]
+                gy = distance[min(j + 1, ny - 1), i] - distance[max(j - 1, 0), i]
+                length = (gx * gx + gy * gy) ** 0.5
+                if length > 0.0:
+                    x += 0.5 * (1.0 - share) * gx / length
+                    y += 0.5 * (1.0 - share) * gy / length
+            z = low + w * (high - low)
+            doses[n] = value_at(values, origin, spacing, x0 + x * cell, y0 + y * cell, z)
+            volumes[n] = share * cell * cell * (high - low)
+            n += 1
+    return doses[:n].copy(), volumes[:n].copy()
 
 
 def _merged(dose_gy: Array, volume: Array) -> tuple[Array, Array]:
@@ -161,16 +314,30 @@ def _merged(dose_gy: Array, volume: Array) -> tuple[Array, Array]:
     return np.bincount(group, volume * dose_gy) / merged, merged
 
 
-def _sampling_grid(grid: Grid, structure: Structure, total_cm3: float) -> Grid:
-    """Voxels of the dose grid around a structure, each divided evenly into as many samples as the structure needs."""
+def _warnings(structure: Structure, missing: float) -> tuple[str, ...]:
+    """What the reader of a histogram must know about what it leaves out."""
+    found = []
+    if missing > COVERED:
+        found.append(
+            f"{100 * missing:.1f} % of structure '{structure.name}' lie outside the dose grid and are not counted"
+        )
+    gaps = gaps_cm(structure)
+    if gaps:
+        places = ", ".join(f"{10 * low:.1f} to {10 * high:.1f} mm" for low, high in gaps)
+        found.append(f"structure '{structure.name}' is not drawn between z = {places}; nothing is counted there")
+    return tuple(found)
+
+
+def _too_small(dose: Volume, structure: Structure, total_cm3: float) -> str:
+    """Why a structure is too small for the dose grid; empty when it is not."""
+    voxels = total_cm3 / dose.grid.voxel_volume_cm3
+    if voxels < LEAST_VOXELS:
+        return f"it fills {voxels:.1f} voxels of the dose grid, fewer than {LEAST_VOXELS}"
     low, high = bounds_cm(structure)
-    spacing = np.asarray(grid.spacing_cm)
-    parts = int(np.ceil((LEAST_SAMPLES * grid.voxel_volume_cm3 / total_cm3) ** (1 / 3)))
-    divide = np.minimum(max(parts, 1), np.maximum(np.floor(spacing / FINEST_CM), 1)).astype(int)
-    # Voxels of the dose grid that the structure touches; those outside the grid yield no dose and are reported.
-    first = np.maximum(np.floor((low - grid.lower_cm) / spacing), 0)
-    last = np.minimum(np.ceil((high - grid.lower_cm) / spacing), grid.shape[::-1])
-    count = np.maximum(last - first, 1).astype(int) * divide
-    step = spacing / divide
-    origin = grid.lower_cm + first * spacing + step / 2
-    return Grid(tuple(origin), tuple(step), tuple(count[::-1]))
+    sizes = (2 * width_cm(structure), float(high[2] - low[2]))
+    steps = (max(dose.grid.spacing_cm[:2]), dose.grid.spacing_cm[2])
+    for size, step, word in zip(sizes, steps, ("wide", "long"), strict=True):
+        if size < LEAST_ACROSS * step:
+            count = f"{size / step:.1f} voxels of the dose grid, fewer than {LEAST_ACROSS:g}"
+            return f"it is {10 * size:.1f} mm {word}: {count}"
+    return ""

@@ -36,7 +36,7 @@ from spinedose.fluence_model import (
     dosimetric_leaf_gap_cm,
     electron_raster,
     fluence_raster,
-    interleaf_share,
+    leaf_air_cm,
 )
 from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, ExtraFocal, Machine, RadialTable, read_machine
@@ -149,17 +149,13 @@ def sample_rays(model: BeamModel, count: int) -> Array:
     return np.column_stack([spot.sigma_x_cm * ndtri(u[:, 0]), spot.sigma_y_cm * ndtri(u[:, 1]), u[:, 2:] - 0.5])
 
 
-def drawn_centres(machine: Machine, model: BeamModel, leaf_cm: Array, solid: bool) -> tuple[Array, Array]:
+def drawn_centres(machine: Machine, model: BeamModel, leaf_cm: Array) -> tuple[Array, Array]:
     """Centres of the tips' circles [cm, true size], so that the tip touches the ray from the target to its position.
 
-    Leaves that would overlap are moved apart until they touch. With `solid` they touch in matter; without, their
-    shadows do, as the model has it. On the axis that is the same.
+    Leaves that would overlap are moved apart until they touch.
     """
     plane, radius = machine.mlc.plane_cm, machine.mlc.tip_radius_cm
     slope = (leaf_cm + model.leaf_offset_cm * np.array([[-1.0], [1.0]])) / machine.sad_cm
-    if not solid:
-        middle = slope.mean(axis=0)
-        slope = np.stack([np.minimum(slope[0], middle), np.maximum(slope[1], middle)])
     left, right = slope * plane + radius * np.sqrt(1 + slope**2) * np.array([[-1.0], [1.0]])
     middle = 0.5 * (left + right)
     return np.minimum(left, middle - radius), np.maximum(right, middle + radius)
@@ -175,11 +171,10 @@ def trace(
     gap_cm: float,
     *,
     rays: int = RAYS,
-    solid: bool = True,
 ) -> Array:
     """Transmission of drawn leaves (2, p), averaged over a box around each point: shape (len(y), len(x))."""
     mlc = machine.mlc
-    left, right = drawn_centres(machine, model, leaf_cm, solid)
+    left, right = drawn_centres(machine, model, leaf_cm)
     found: Array = _mean_through(
         np.atleast_1d(np.asarray(x_cm, float)), np.atleast_1d(np.asarray(y_cm, float)), np.asarray(box_cm, float),
         sample_rays(model, rays), machine.sad_cm, mlc.plane_cm, mlc.thickness_cm, mlc.tip_radius_cm,
@@ -290,14 +285,14 @@ def level(points: Array, values: Array, value: float) -> Array:
     return points[k] + (value - values[k]) / (values[k + 1] - values[k]) * (points[k + 1] - points[k])
 
 
-def along_travel(head: Head, leaf_cm: Array, at_cm: float, half_cm: float, **how: Any) -> tuple[Array, Array, Array]:
+def along_travel(head: Head, leaf_cm: Array, at_cm: float, half_cm: float) -> tuple[Array, Array, Array]:
     """x, model and trace along the leaves, each averaged over whole leaves across them."""
     raster = Raster.covering((at_cm - half_cm - 1, at_cm + half_cm + 1), (-2.0, 2.0), PIXEL_CM)
     keep = np.abs(raster.xs_cm - at_cm) < half_cm + 1e-9
     rows = np.abs(raster.ys_cm + 0.5 * PIXEL_CM) < 0.5
     mine = modelled(head.machine, head.model, leaf_cm, raster)[rows].mean(axis=0)[keep]
     x = raster.xs_cm[keep]
-    return x, mine, head.trace(leaf_cm, x, 0.0, (PIXEL_CM, 4 * pitch_cm(head.machine)), **how)[0]
+    return x, mine, head.trace(leaf_cm, x, 0.0, (PIXEL_CM, 4 * pitch_cm(head.machine)))[0]
 
 
 def across_travel(head: Head, leaf_cm: Array, half_cm: float = 1.0) -> tuple[Array, Array, Array]:
@@ -319,14 +314,12 @@ def closed_pairs(head: Head) -> dict[str, Any]:
     for at in OFF_AXIS_CM:
         leaves = all_at(head.machine, at, at)
         x, mine, traced = along_travel(head, leaves, at, 1.0)
-        _, _, shadows = along_travel(head, leaves, at, 1.0, solid=False)
         near = np.abs(x - at) < 0.25
         rows[f"{at:g}"] = {
             "peak": pair(mine.max(), traced.max()),
             "integral_5mm_cm": pair(mine[near].sum() * PIXEL_CM, traced[near].sum() * PIXEL_CM),
             "ratio_5mm": round(float(mine[near].sum() / traced[near].sum()), 3),
             "ratio_20mm": round(float(mine.sum() / traced.sum()), 3),
-            "ratio_5mm_if_shadows_touch": round(float(mine[near].sum() / shadows[near].sum()), 3),
         }
     return rows
 
@@ -492,11 +485,11 @@ def sweep(machine: Machine, gap_cm: float) -> Beam:
 
 
 def mean_fluence(machine: Machine, model: BeamModel, beam: Beam, half_cm: float = 0.5) -> float:
-    """Mean over a square around the axis [unit of stage A, 1 MU]."""
+    """Mean over a square around the axis, of whole leaves [unit of stage A, 1 MU]."""
     segments = segment_beam(beam)
     raster = fluence_raster(segments, machine, model, pixel_cm=0.1)
     photon = fluence(machine, model, segments, raster).photon[0].astype(float)
-    rows, columns = (np.abs(v) < half_cm + 1e-9 for v in (raster.ys_cm, raster.xs_cm))
+    rows, columns = (np.abs(v + 0.5 * raster.pixel_cm) < half_cm for v in (raster.ys_cm, raster.xs_cm))
     return float(photon[np.ix_(rows, columns)].mean())
 
 
@@ -567,8 +560,8 @@ def closed_field(head: Head) -> dict[str, Any]:
         segments = segment_beam(beam)
         raster = Raster.covering((-6.0, 6.0), (-6.0, 6.0), 0.05)
         photon = fluence(head.machine, model, segments, raster).photon[0].astype(float)
-        x, rows_ = raster.xs_cm, np.abs(raster.ys_cm) < 2
-        line = photon[rows_].mean(axis=0)
+        x, whole_leaves = raster.xs_cm, np.abs(raster.ys_cm + 0.5 * raster.pixel_cm) < 2
+        line = photon[whole_leaves].mean(axis=0)
         rows.append((line[np.abs(x) < 5].mean(), line[np.abs(x) < 0.25].mean(), line.max()))
     mean, near, peak = np.array(rows).T
     middle = len(rows) // 2
@@ -675,16 +668,15 @@ def draw_closed_tips(heads: Sequence[Head]) -> None:
     plt = _pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.7), sharey=True, layout="constrained")
     for panel, head in zip(axes, heads, strict=True):
-        for at, color in zip(OFF_AXIS_CM, ("C1", "C2", "C3", "C4"), strict=True):
+        for at, color in zip(OFF_AXIS_CM, ("C0", "C1", "C2", "C3"), strict=True):
             x, mine, traced = along_travel(head, all_at(head.machine, at, at), at, 1.5)
-            if at == 0:
-                panel.plot(10 * x, 100 * mine, label="model, anywhere", **MINE)
-            panel.plot(10 * (x - at), 100 * traced, color=color, lw=1.3, ls="--", label=f"ray trace, {at:g} cm off")
+            panel.plot(10 * (x - at), 100 * mine, color=color, lw=1.2, label=f"model, {at:g} cm off")
+            panel.plot(10 * (x - at), 100 * traced, color=color, lw=1.8, ls=":", label=f"ray trace, {at:g} cm off")
         panel.set(xlabel="distance from the tips [mm]", title=head.name, yscale="log", xlim=(-15, 15), ylim=(0.3, 60))
         panel.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("primary fluence, % of open")
     axes[0].set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(FIGURES / "leaf_closed_tips.png", dpi=110)
     plt.close(figure)
 
@@ -745,7 +737,7 @@ def main() -> None:
         print(head.name, f"air gap {10 * head.gap_cm:.3f} mm", flush=True)
         results[head.name] = {
             "air_gap_mm": round(10 * head.gap_cm, 3),
-            "air_gap_of_f_mm": round(5 * interleaf_share(head.machine, head.model) * pitch_cm(head.machine), 3),
+            "air_gap_of_model_mm": round(10 * float(leaf_air_cm(head.machine, head.model, pitch_cm(head.machine))), 3),
             "closed_pairs": closed_pairs(head),
             "leaf_sides": leaf_sides(head),
             "leaf_ends": leaf_ends(head),

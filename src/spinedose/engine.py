@@ -668,7 +668,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     return value
 
 
-_ENGINE_REVISION = 3
+_ENGINE_REVISION = 4
 """Raised whenever the physics of the stages changes, so that remembered outputs are computed anew."""
 
 

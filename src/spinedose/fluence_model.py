@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spinedose.machine import BeamModel, ExtraFocal, Jaw, Machine
 from spinedose.segments import Segments
@@ -17,8 +18,14 @@ from spinedose.segments import Segments
 Array = NDArray[np.float64]
 Maps = NDArray[np.float32]
 
-TIP_POINTS = 512
+TIP_POINTS = 256
 """Points of the tabulated leaf tip; its running integrals are then good to 1e-5 cm."""
+
+RAY_STEP_CM = 0.25
+"""Distance between the rays that the leaf tip is tabulated for; a ray takes the nearest."""
+
+SOLID, HALF, UPPER, LOWER = 0, 3, 6, 7
+"""Columns of the tabulated leaf tip, see `LeafTip`."""
 
 LARGEST_MARGIN_CM = 12.0
 """Extra-focal fluence further than this beyond the jaws is left out."""
@@ -102,101 +109,186 @@ class FluenceMaps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeafTip:
-    """How much of the beam a rounded leaf end takes away, against the distance behind the tip; equations (3) to (5).
+    """What rays pass near a rounded leaf end, against their distance behind the tip; equations (3) to (5).
+
+    The leaf shades x below its tip (bank 1). A ray at x under a leaf of bank 2 passes what one at -x passes here.
 
     Parameters
     ----------
-    distance_cm : ndarray, shape (k,)
-        Distances behind the tip, at the isocentre plane: the last one times the squares of 0, 1/(k-1), ... 1 [cm]. The
-        chord grows with the root of the distance, so points lie densest at the tip.
-    coverage : ndarray, shape (k,)
-        1 minus the transmission at these distances, linear between them; 0 in front of the tip. Behind the last point
-        the last value counts.
-    first_integral, second_integral : ndarray, shape (k,)
-        Running integrals of `coverage` [cm] and of that [cm^2], both 0 at the tip.
+    ray_step_cm : float
+        Rays are tabulated at this distance from each other on the isocentre plane, from one side of the axis to the
+        other [cm].
+    reach_cm : ndarray, shape (r,)
+        For each ray: the distance behind the tip, on the isocentre plane, from which on the whole height shields [cm].
+    table : ndarray, shape (r, k, 8)
+        For each ray, at distances that are the reach times the squares of 0, 1/(k-1), ... 1 (the chord grows with the
+        root of the distance, so points lie densest at the tip): the columns `SOLID` to `SOLID + 2` hold 1 minus the
+        transmission of the whole height, and its first and second running integral [cm, cm^2]; the columns from `HALF`
+        on the same for the mean of the upper and the lower half alone; `UPPER` and `LOWER` the transmissions of these
+        halves. Linear between points; nothing in front of the tip; behind the last point the last value counts.
     """
 
-    distance_cm: Array
-    coverage: Array
-    first_integral: Array
-    second_integral: Array
+    ray_step_cm: float
+    reach_cm: Array
+    table: Array
 
     def __post_init__(self) -> None:
-        assert len(self.distance_cm) == len(self.coverage) >= 2
-        assert len(self.first_integral) == len(self.second_integral) == len(self.coverage)
-        assert self.coverage[0] == 0 and bool(np.all(np.diff(self.coverage) >= 0))
+        rays, points, columns = self.table.shape
+        assert rays % 2 == 1 and rays == len(self.reach_cm) and points >= 2 and columns == 8
+        assert bool(np.all(self.reach_cm > 0)) and self.ray_step_cm > 0
+        for column in (SOLID, HALF):
+            assert bool(np.all(self.table[:, 0, column : column + 3] == 0))
+            assert bool(np.all(np.diff(self.table[:, :, column], axis=1) >= -1e-12))
 
-    @property
-    def leakage_width_cm(self) -> float:
-        """Width of an open strip that would pass what the rounding of one tip passes (6), isocentre plane [cm]."""
-        return float(self.distance_cm[-1] - self.first_integral[-1] / self.coverage[-1])
+    def distance_cm(self, ray: int) -> Array:
+        """Distances behind the tip of the points of a ray, on the isocentre plane, shape (k,) [cm]."""
+        points = self.table.shape[1]
+        distances: Array = self.reach_cm[ray] * (np.arange(points) / (points - 1)) ** 2
+        return distances
 
 
 def leaf_tip(machine: Machine, beam_model: BeamModel) -> LeafTip:
-    """Tabulate the leaf end: chord length through a circle, then transmission, then its running integrals; (3) to (5).
+    """Tabulate the leaf end: height of the ray in metal, then transmissions, then their running integrals; (3) to (5).
+
+    Remembered for leaves of the same shape and attenuation.
 
     Parameters
     ----------
     machine : Machine
         Gives the shape of the leaf.
     beam_model : BeamModel
-        Gives its attenuation and mean transmission.
+        Gives its attenuation.
 
     Returns
     -------
     LeafTip
     """
-    mlc, mu = machine.mlc, beam_model.leaf_attenuation_per_cm
-    radius, half = mlc.tip_radius_cm, 0.5 * mlc.thickness_cm
-    depth_of_arc = radius - math.sqrt(radius**2 - half**2)
-    if depth_of_arc <= 0:
-        depth_of_arc = 1e-6
-    behind = depth_of_arc * np.linspace(0.0, 1.0, TIP_POINTS) ** 2
-    chord = 2 * np.sqrt(np.maximum(behind * (2 * radius - behind), 0.0))
-    chord[-1] = mlc.thickness_cm
-    leak = interleaf_share(machine, beam_model)
-    coverage = 1 - ((1 - leak) * np.exp(-mu * chord) + leak * np.exp(-0.5 * mu * chord))
-    distance = behind * (machine.sad_cm / mlc.plane_cm)
-    step = np.diff(distance)
-    first = np.concatenate([[0.0], np.cumsum(0.5 * (coverage[1:] + coverage[:-1]) * step)])
-    # Exact for coverage that is linear between the points, like the first integral.
-    second = np.concatenate([[0.0], np.cumsum(first[:-1] * step + (2 * coverage[:-1] + coverage[1:]) * step**2 / 6)])
-    return LeafTip(distance, coverage, first, second)
+    mlc = machine.mlc
+    half_field = 0.5 * machine.largest_field_cm + 5.0
+    return _leaf_tip(
+        machine.sad_cm,
+        mlc.plane_cm,
+        mlc.thickness_cm,
+        mlc.tip_radius_cm,
+        beam_model.leaf_attenuation_per_cm,
+        half_field,
+    )
 
 
-def interleaf_share(machine: Machine, beam_model: BeamModel) -> float:
-    """Share of the leaf's width that counts as half its height, so that the mean transmission comes out right (4)."""
-    solid = math.exp(-beam_model.leaf_attenuation_per_cm * machine.mlc.thickness_cm)
-    missing = beam_model.mlc_transmission - solid
-    return missing / (math.sqrt(solid) - solid) if missing > 0 else 0.0
+@lru_cache(maxsize=8)
+def _leaf_tip(
+    sad_cm: float, plane_cm: float, thickness_cm: float, radius_cm: float, mu: float, half_field_cm: float
+) -> LeafTip:
+    beside = math.ceil(half_field_cm / RAY_STEP_CM)
+    ray = RAY_STEP_CM * np.arange(-beside, beside + 1)[:, None]
+    half = 0.5 * thickness_cm
+    bulge = math.sqrt(radius_cm**2 - half**2)  # of the arc at the faces of the leaf, counted from its centre
+    slope = ray / sad_cm
+    reach = np.zeros_like(ray)
+    for _ in range(30):  # the circle depends a little on where its tip is
+        centre = radius_cm * np.sqrt(1 + ((ray + reach) / sad_cm) ** 2)
+        reach = np.maximum((centre - bulge + np.abs(slope) * half) * (sad_cm / plane_cm), 1e-6)
+    distance = reach * np.linspace(0.0, 1.0, TIP_POINTS) ** 2
+    # Horizontal distance of the ray from the centre of the circle, in the middle plane, and the heights where it
+    # enters and leaves the circle, counted from that plane and downwards.
+    aside = radius_cm * np.sqrt(1 + ((ray + distance) / sad_cm) ** 2) - distance * (plane_cm / sad_cm)
+    root = np.sqrt(np.maximum((1 + slope**2) * radius_cm**2 - aside**2, 0.0))
+    first, last = ((-slope * aside + sign * root) / (1 + slope**2) for sign in (-1, 1))
+    first = np.where(aside - slope * half <= bulge, -half, np.maximum(first, -half))
+    last = np.where(aside + slope * half <= bulge, half, np.minimum(last, half))
+    upper = np.exp(-mu * np.maximum(np.minimum(last, 0.0) - first, 0.0))
+    lower = np.exp(-mu * np.maximum(last - np.maximum(first, 0.0), 0.0))
+    for transmission in (upper, lower):
+        transmission[:, 0], transmission[:, -1] = 1.0, math.exp(-mu * half)
+    table = np.empty((*distance.shape, 8))
+    step = np.diff(distance, axis=1)
+    for column, coverage in ((SOLID, 1 - upper * lower), (HALF, 1 - 0.5 * (upper + lower))):
+        left, right = coverage[:, :-1], coverage[:, 1:]
+        first_integral = _running(0.5 * (left + right) * step)
+        # Exact for coverage that is linear between the points, like the first integral.
+        second_integral = _running(first_integral[:, :-1] * step + (2 * left + right) * step**2 / 6)
+        table[:, :, column : column + 3] = np.stack([coverage, first_integral, second_integral], axis=2)
+    table[:, :, UPPER], table[:, :, LOWER] = upper, lower
+    table.flags.writeable = False
+    return LeafTip(RAY_STEP_CM, reach[:, 0], table)
+
+
+def _running(parts: Array) -> Array:
+    """Running sums along the second axis, from 0: shape (r, k - 1) to (r, k)."""
+    sums: Array = np.concatenate([np.zeros((len(parts), 1)), np.cumsum(parts, axis=1)], axis=1)
+    return sums
+
+
+def leaf_air_cm(machine: Machine, beam_model: BeamModel, width_cm: ArrayLike) -> Array:
+    """Air between neighbouring leaves, so that the mean transmission comes out right (4).
+
+    Parameters
+    ----------
+    machine, beam_model : Machine, BeamModel
+        Height, tongue, attenuation and mean transmission of the leaves.
+    width_cm : array_like
+        Widths of leaves, any shape, at the isocentre plane [cm].
+
+    Returns
+    -------
+    ndarray
+        Width of the air, at the isocentre plane [cm].
+    """
+    width, tongue = np.asarray(width_cm, dtype=np.float64), machine.mlc.tongue_width_cm
+    half = math.exp(-0.5 * beam_model.leaf_attenuation_per_cm * machine.mlc.thickness_cm)
+    missing = max(beam_model.mlc_transmission - half**2, 0.0)
+    crooked = 0.5 * width * missing / (half - half**2) if missing > 0 else 0.0 * width
+    # Air that is wider than the tongue lets light straight through.
+    straight = (width * missing + tongue * (1 - half) ** 2) / (1 - half**2)
+    air: Array = np.where(crooked <= tongue, crooked, straight)
+    return air
 
 
 def dosimetric_leaf_gap_cm(machine: Machine, beam_model: BeamModel) -> float:
-    """Width by which a sliding gap acts wider than its nominal width (7), at the isocentre plane [cm]."""
-    return 2 * (beam_model.leaf_offset_cm + leaf_tip(machine, beam_model).leakage_width_cm)
+    """Width by which a sliding gap acts wider than its nominal width (7), on the axis, at the isocentre plane [cm]."""
+    return 2 * (beam_model.leaf_offset_cm + leakage_width_cm(machine, beam_model))
 
 
-def physical_tips(leaf_cm: Array, beam_model: BeamModel) -> Array:
+def leakage_width_cm(machine: Machine, beam_model: BeamModel) -> float:
+    """Width of an open strip that would pass what the rounding of one tip passes (6), isocentre plane [cm]."""
+    tip = leaf_tip(machine, beam_model)
+    axis = len(tip.reach_cm) // 2
+    middle = machine.mlc.pairs // 2
+    width = float(machine.mlc.boundaries_cm[middle + 1] - machine.mlc.boundaries_cm[middle])
+    air, tongue = float(leaf_air_cm(machine, beam_model, width)), machine.mlc.tongue_width_cm
+    # Like neighbours: the crossing of tongue and groove shields like solid leaf.
+    beside = 2 * min(air, tongue)
+    solid = width - beside - max(air - tongue, 0.0)
+    coverage, integral = (
+        solid * tip.table[axis, -1, SOLID + k] + beside * tip.table[axis, -1, HALF + k] for k in (0, 1)
+    )
+    return float(tip.reach_cm[axis] - integral / coverage)
+
+
+def physical_tips(leaf_cm: Array, machine: Machine, beam_model: BeamModel) -> Array:
     """Nominal leaf positions to physical tips (2).
 
     Parameters
     ----------
     leaf_cm : ndarray, shape (n, 2, p)
         Nominal positions of bank 1 and 2 [cm].
-    beam_model : BeamModel
-        Gives the leaf offset.
+    machine, beam_model : Machine, BeamModel
+        Give the shape of the leaves and their offset.
 
     Returns
     -------
     ndarray, shape (n, 2, p)
-        Physical tips [cm]. Tips that would overlap touch at the middle instead.
+        Physical tips [cm]. Their shadows overlap no further than to where the metal touches (2a).
     """
+    mlc = machine.mlc
     tips = np.array(leaf_cm, dtype=np.float64)
     tips[:, 0] -= beam_model.leaf_offset_cm
     tips[:, 1] += beam_model.leaf_offset_cm
     middle = 0.5 * (tips[:, 0] + tips[:, 1])
-    tips[:, 0] = np.minimum(tips[:, 0], middle)
-    tips[:, 1] = np.maximum(tips[:, 1], middle)
+    cosine = np.sqrt(1 + (middle / machine.sad_cm) ** 2)
+    touching = mlc.tip_radius_cm * (cosine - 1) * (machine.sad_cm / mlc.plane_cm)
+    tips[:, 0] = np.minimum(tips[:, 0], middle + touching)
+    tips[:, 1] = np.maximum(tips[:, 1], middle - touching)
     return tips
 
 
@@ -243,8 +335,7 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
             limits[axis] = (np.full((n, len(points[axis])), -np.inf), np.full((n, len(points[axis])), np.inf))
         else:
             lo, hi = (
-                _on_source(machine, source, jaw.plane_cm, position[:, side, None], points[axis])
-                for side in (0, 1)
+                _on_source(machine, source, jaw.plane_cm, position[:, side, None], points[axis]) for side in (0, 1)
             )
             limits[axis] = (lo, hi)
     _, fall = _seen_from_aside(machine, source)
@@ -260,7 +351,7 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
     side = _on_source(machine, source, plane, edges[:, None], points[across])
     low, high = (part[:, None, :] for part in limits[across])
     rows = _between(np.maximum(side[None, :-1], low), np.minimum(side[None, 1:], high), source.sigma_cm)
-    start, end = (physical_tips(leaf, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
+    start, end = (physical_tips(leaf, machine, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
     travel = float(np.abs(end - start).max())
     # The source is centimetres wide, so half a centimetre of travel may be taken at its middle.
     times = max(1, min(24, math.ceil(travel / 0.5)))

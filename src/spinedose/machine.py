@@ -260,7 +260,8 @@ class MultileafCollimator:
     tip_radius_cm : float
         Radius of the circle that the leaf end is drawn with, its centre in the middle plane [cm].
     tongue_width_cm : float
-        Width of the strip at each leaf side where only half the height is leaf, at the isocentre plane [cm].
+        Width of the strip at each leaf side where only half the height is leaf, at the isocentre plane [cm]; at most
+        half of the narrowest leaf.
     """
 
     boundaries_cm: Array
@@ -278,7 +279,7 @@ class MultileafCollimator:
         _prove(self.axis in ("x", "y"), f"The MLC moves along '{self.axis}'", "must be x or y")
         _prove(0 < self.thickness_cm < 2 * self.plane_cm, "The leaf thickness does not fit the plane of the MLC")
         _prove(2 * self.tip_radius_cm >= self.thickness_cm, "The leaf tip radius is less than half the leaf thickness")
-        _prove(0 <= self.tongue_width_cm <= widths.min(), "The tongue is wider than the narrowest leaf")
+        _prove(0 <= 2 * self.tongue_width_cm <= widths.min(), "The tongue is wider than half the narrowest leaf")
 
     @property
     def pairs(self) -> int:

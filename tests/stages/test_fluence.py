@@ -9,18 +9,26 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
+from spinedose.backends.base import Backend
 from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.fluence_model import (
+    HALF,
+    LOWER,
+    SOLID,
+    UPPER,
     FluenceMaps,
     Raster,
     dosimetric_leaf_gap_cm,
     fluence_raster,
+    leaf_air_cm,
     leaf_tip,
+    physical_tips,
     visible_extra_focal,
 )
 from spinedose.machine import (
@@ -49,10 +57,12 @@ PIXEL_SHARE = 2e-3
 Stage = Callable[..., FluenceMaps]
 
 
-@pytest.fixture(params=["cpu"])
-def fluence(request: pytest.FixtureRequest) -> Stage:
+@pytest.fixture
+def fluence(backend: Backend) -> Stage:
     """The fluence stage of a backend."""
-    from spinedose.backends.cpu.fluence import fluence as stage
+
+    def stage(*arguments: Any, voxel_axes: Any = None) -> FluenceMaps:
+        return backend.fluence(*arguments, voxel_axes) if len(arguments) < 5 else backend.fluence(*arguments)
 
     return stage
 
@@ -142,6 +152,13 @@ def lookup(maps: FluenceMaps, x_cm: object, y_cm: object, k: int = 0) -> np.ndar
 def at(maps: FluenceMaps, x_cm: float, y_cm: float) -> float:
     """Bilinear lookup at one point."""
     return float(lookup(maps, x_cm, y_cm))
+
+
+def leaf_mean(maps: FluenceMaps, x_cm: float, y_cm: float = 0.0, width_cm: float = 0.5) -> float:
+    """Mean across whole leaves from y on: leakage between leaves and solid leaf by their shares."""
+    pixel = maps.raster.pixel_cm
+    lines = y_cm + pixel * np.arange(round(width_cm / pixel))
+    return float(lookup(maps, x_cm, lines).mean())
 
 
 def along(maps: FluenceMaps, axis: str, other_cm: float) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +251,7 @@ def test_a_sliding_slit_gives_its_width_over_its_travel(fluence: Stage) -> None:
 
 
 def test_a_sweeping_gap_sees_the_dosimetric_leaf_gap(fluence: Stage) -> None:
-    """With real tips the plateau is (gap + dosimetric gap) / travel above the leaves' transmission."""
+    """With real tips the plateau is (gap + dosimetric gap) / travel above the leaves' transmission, as a mean."""
     machine = read_machine("varian-truebeam-m120")
     beam_model = replace(machine.beam("6X"), extra_focal=ExtraFocal(12.5, 2.0, 0.0), monitor_backscatter=0.0)
     gap, travel, t = 0.5, 10.0, beam_model.mlc_transmission
@@ -249,7 +266,7 @@ def test_a_sweeping_gap_sees_the_dosimetric_leaf_gap(fluence: Stage) -> None:
     maps = fluence(machine, beam_model, segments, fluence_raster(segments, machine, beam_model))
     expected = 100 * (t + (1 - t) * (gap + dosimetric_leaf_gap_cm(machine, beam_model)) / travel)
     # Tips and gap spread over 3 cm; the formula holds where they pass completely, at the centre.
-    assert at(maps, 0.0, 0.05) == pytest.approx(expected, rel=2e-3)
+    assert leaf_mean(maps, 0.0) == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize(("tongue_cm", "tolerance"), [(0.0, 1e-3), (0.1, 3e-3)])
@@ -275,6 +292,23 @@ def test_time_average_equals_many_static_segments(fluence: Stage, tongue_cm: flo
     assert np.abs(whole - total).max() < tolerance
 
 
+def test_time_average_of_shadows_that_overlap(fluence: Stage) -> None:
+    """Pairs that stay closed and move from 7 to 7.4 cm, shadows overlapping by 0.5 mm; their neighbours close there."""
+    beam_model = ideal_beam(mlc_transmission=0.015, leaf_attenuation_per_cm=0.75, leaf_offset_cm=-0.025)
+    machine = head(beam_model, tongue_cm=0.1)
+    raster = Raster(5.0, -1.0, 0.1, 41, 21)
+    axes = np.array([[[0.25, 0.0], [0.0, 0.25], [0.0, 0.0]]])
+    start, end = np.full((2, 40), 7.0), np.full((2, 40), 7.4)
+    start[:, ::2] = [[6.8], [7.3]]
+    whole = fluence(machine, beam_model, segment(start, end), raster, axes).photon[0]
+    steps = 200
+    total = np.zeros_like(whole, dtype=float)
+    for t in (np.arange(steps) + 0.5) / steps:
+        total += fluence(machine, beam_model, segment((1 - t) * start + t * end), raster, axes).photon[0] / steps
+    assert np.abs(whole - total).max() < 3e-3
+    assert whole.sum() == pytest.approx(total.sum(), rel=1e-3)
+
+
 # --- leaf ends and sides ----------------------------------------------------------------------------------------------
 
 
@@ -298,9 +332,9 @@ def ray_trace(machine: Machine, beam_model: BeamModel, tips_cm: tuple[float, flo
     return np.exp(-beam_model.leaf_attenuation_per_cm * path)
 
 
-@pytest.mark.parametrize(("off_axis_cm", "tolerance"), [(0.0, 0.01), (8.0, 0.05)])
-def test_closed_leaves_leak_like_a_ray_trace(fluence: Stage, off_axis_cm: float, tolerance: float) -> None:
-    """Abutting rounded tips; off axis the model leaves out that rays run slanted (docs/theory/fluence.md)."""
+@pytest.mark.parametrize("off_axis_cm", [0.0, 8.0, -8.0])
+def test_closed_leaves_leak_like_a_ray_trace(fluence: Stage, off_axis_cm: float) -> None:
+    """Abutting rounded tips; the model leaves out that rays off the axis are longer than high, 0.3 % of 8 cm off."""
     mu = 0.75
     beam_model = ideal_beam(leaf_attenuation_per_cm=mu, mlc_transmission=math.exp(-mu * 6.5))
     machine = head(beam_model)
@@ -310,26 +344,98 @@ def test_closed_leaves_leak_like_a_ray_trace(fluence: Stage, off_axis_cm: float,
     leak = traced - beam_model.mlc_transmission
     row = lookup(maps, x, 0.05) - beam_model.mlc_transmission
     assert leak.sum() * 0.005 > 0.1  # more than a millimetre of open beam leaks
-    assert row.sum() == pytest.approx(leak.sum(), rel=tolerance)
+    assert row.sum() == pytest.approx(leak.sum(), rel=0.01)
     # Averaged over the 1 mm of a pixel the shape agrees as well.
     mine, true = (v[: len(v) // 20 * 20].reshape(-1, 20).mean(axis=1) for v in (row, leak))
-    assert np.abs(mine - true).max() < 0.05 * true.max() + 0.02
+    assert np.abs(mine - true).max() < 0.02 * true.max()
 
 
 def test_leaf_tip_table_against_numerical_integrals() -> None:
     machine = read_machine("varian-truebeam-m120")
     tip = leaf_tip(machine, machine.beam("6X"))
-    d = tip.distance_cm
-    # Radius 8 cm, half thickness 3.325 cm: the arc is 8 - sqrt(64 - 11.0556) cm deep, seen at 50.86 cm from the source.
-    assert d[-1] == pytest.approx((8 - math.sqrt(64 - 3.325**2)) / 0.5086, rel=1e-12)
-    assert tip.coverage[-1] == pytest.approx(1 - machine.beam("6X").mlc_transmission, abs=1e-12)
-    fine = np.linspace(0, d[-1], 200_001)
-    coverage = np.interp(fine, d, tip.coverage)
-    step = fine[1]
-    first = np.concatenate([[0], np.cumsum(0.5 * (coverage[1:] + coverage[:-1]) * step)])
-    second = np.concatenate([[0], np.cumsum(0.5 * (first[1:] + first[:-1]) * step)])
-    np.testing.assert_allclose(tip.first_integral, np.interp(d, fine, first), atol=1e-6)
-    np.testing.assert_allclose(tip.second_integral, np.interp(d, fine, second), atol=1e-6)
+    axis = len(tip.reach_cm) // 2
+    d = tip.distance_cm(axis)
+    # Radius 8 cm, half thickness 3.325 cm: the arc is 8 - sqrt(64 - 11.0556) cm deep, seen at 50.86 cm from the source;
+    # the circle is drawn so as to touch the ray to the tip, 8 (sqrt(1 + (d / 100)^2) - 1) cm further away.
+    deep = 8 * math.sqrt(1 + (d[-1] / 100) ** 2) - math.sqrt(64 - 3.325**2)
+    assert d[-1] == pytest.approx(deep / 0.5086, rel=1e-12)
+    for column, closed in ((SOLID, math.exp(-0.75 * 6.65)), (HALF, math.exp(-0.75 * 3.325))):
+        covered, running, twice = tip.table[axis, :, column : column + 3].T
+        assert covered[-1] == pytest.approx(1 - closed, abs=1e-12)
+        fine = np.linspace(0, d[-1], 200_001)
+        coverage = np.interp(fine, d, covered)
+        step = fine[1]
+        first = np.concatenate([[0], np.cumsum(0.5 * (coverage[1:] + coverage[:-1]) * step)])
+        second = np.concatenate([[0], np.cumsum(0.5 * (first[1:] + first[:-1]) * step)])
+        np.testing.assert_allclose(running, np.interp(d, fine, first), atol=1e-6)
+        np.testing.assert_allclose(twice, np.interp(d, fine, second), atol=1e-6)
+
+
+@pytest.mark.parametrize("ray_cm", [-14.0, -3.0, 0.0, 8.0, 20.0])
+def test_leaf_tip_table_against_marched_rays(ray_cm: float) -> None:
+    """Heights in metal above and below the middle plane, marched in steps of 1/20000 of the leaf's height."""
+    machine = read_machine("elekta-agility")
+    mlc, mu = machine.mlc, machine.beam("6X").leaf_attenuation_per_cm
+    tip = leaf_tip(machine, machine.beam("6X"))
+    ray = len(tip.reach_cm) // 2 + round(ray_cm / tip.ray_step_cm)
+    height = mlc.thickness_cm * ((np.arange(20000) + 0.5) / 20000 - 0.5)
+    for k in (3, 40, 90, 160, 230, 254):
+        slope = (ray_cm + tip.distance_cm(ray)[k]) / machine.sad_cm
+        centre = slope * mlc.plane_cm - mlc.tip_radius_cm * math.sqrt(1 + slope**2)
+        edge = centre + np.sqrt(mlc.tip_radius_cm**2 - height**2)
+        inside = ray_cm / machine.sad_cm * (mlc.plane_cm + height) <= edge
+        for column, half in ((UPPER, height < 0), (LOWER, height > 0)):
+            metal = inside[half].mean() * 0.5 * mlc.thickness_cm
+            assert tip.table[ray, k, column] == pytest.approx(math.exp(-mu * metal), rel=1e-3)
+    assert (
+        tip.table[ray, -2, SOLID] > tip.table[ray, -1, SOLID] - 1e-3
+    )  # the reach is where the leaf begins to be solid
+
+
+def test_shadows_overlap_until_metal_touches() -> None:
+    """By hand at 14 cm: 2 x 8 (sqrt(1 + 0.14^2) - 1) / 0.5 cm, leaves at 50 cm; on the axis tips that touch."""
+    beam_model = ideal_beam(leaf_offset_cm=-0.02)
+    machine = head(beam_model)
+    leaf = np.array([[[0.0, 14.0, -14.0, 14.4, -1.0], [0.0, 14.0, -14.0, 13.6, 1.0]]])
+    tips = physical_tips(leaf, machine, beam_model)[0]
+    touching = 2 * 8 * (math.sqrt(1.0196) - 1) / 0.5
+    assert touching == pytest.approx(0.312, abs=1e-3)
+    np.testing.assert_allclose(tips[0] - tips[1], [0.0, 0.04, 0.04, touching, -1.96], atol=1e-12)
+    np.testing.assert_allclose(tips.mean(axis=0), [0.0, 14.0, -14.0, 14.0, 0.0], atol=1e-12)
+    # The circles themselves: their centres are two radii apart.
+    slope = tips[:, 3] / 100
+    centres = slope * 50 + 8 * np.sqrt(1 + slope**2) * np.array([-1, 1])
+    assert centres[1] - centres[0] == pytest.approx(16.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("tongue_cm", [0.0, 0.02, 0.1])
+def test_closed_leaves_pass_the_mean_transmission(fluence: Stage, tongue_cm: float) -> None:
+    """Whatever the tongue, near the axis and far off it."""
+    beam_model = ideal_beam(spot=SHARP_SPOT, mlc_transmission=0.02, leaf_attenuation_per_cm=0.75)
+    machine = head(beam_model, tongue_cm=tongue_cm)
+    raster = Raster.covering((-9.0, 9.0), (-2.0, 2.0), 0.02)
+    photon = fluence(machine, beam_model, segment((8.5, 8.5)), raster).photon[0]
+    rows = np.abs(raster.ys_cm + 0.01) < 1.0
+    assert rows.sum() == 100
+    for x in (-8.0, -4.0, 0.0, 4.0):
+        k = int(np.argmin(np.abs(raster.xs_cm - x)))
+        assert photon[rows, k].mean() == pytest.approx(0.02, rel=1e-3)
+
+
+def test_air_between_closed_leaves_passes_half_the_height(fluence: Stage) -> None:
+    """Twice at a leaf side, half a tongue to either side of the edge, over the width of the air."""
+    beam_model = ideal_beam(mlc_transmission=0.02, leaf_attenuation_per_cm=0.75)
+    machine = head(beam_model, tongue_cm=0.1)
+    half = math.exp(-0.75 * 3.25)
+    air = float(leaf_air_cm(machine, beam_model, 0.5))
+    assert air == pytest.approx(0.25 * (0.02 - half**2) / (half - half**2), rel=1e-12)
+    raster = Raster.covering((-1.0, 1.0), (-1.0, 1.0), 0.01)
+    photon = fluence(machine, beam_model, segment((8.5, 8.5)), raster).photon[0, :, 100].astype(float)
+    assert np.interp(0.0, raster.ys_cm, photon) == pytest.approx(half**2, rel=1e-3)
+    for edge in (-0.05, 0.05, 0.45):
+        assert np.interp(edge, raster.ys_cm, photon) == pytest.approx(half, rel=1e-3)
+        beside = np.abs(raster.ys_cm - edge) < 0.5 * air + 0.02
+        assert 0.01 * (photon[beside] - half**2).sum() == pytest.approx(air * (half - half**2), rel=1e-3)
 
 
 def test_exposed_leaf_sides_show_their_tongue(fluence: Stage) -> None:
@@ -349,25 +455,30 @@ def test_exposed_leaf_sides_show_their_tongue(fluence: Stage) -> None:
 
 
 def test_exposed_sides_of_rounded_ends_against_the_product_of_two_halves(fluence: Stage) -> None:
-    """In a strip of 3 mm each ray passes half of both neighbours: sqrt(T T'); travel of 2 mm in 1000 moments."""
+    """In a strip of 3 mm each ray passes the upper half of one and the lower half of the other; 1000 moments."""
     mu = 0.75
     beam_model = ideal_beam(leaf_attenuation_per_cm=mu, mlc_transmission=math.exp(-mu * 6.5))
-    machine = head(beam_model, tongue_cm=0.3)
+    machine, wide = head(beam_model), np.arange(-20.0, 20.1)
+    machine = replace(machine, mlc=replace(machine.mlc, boundaries_cm=wide, tongue_width_cm=0.3))
     start, end = np.full((2, 40), 0.0), np.full((2, 40), 0.0)
     start[:, :20], end[:, :20] = [[-1.53], [0.42]], [[-1.33], [0.61]]
     start[:, 20:], end[:, 20:] = [[-1.31], [1.27]], [[-1.46], [1.27]]
     raster = Raster(-3.0, -1.0, 0.1, 61, 21)
-    got = fluence(machine, beam_model, segment(start, end), raster).photon[0, 10]
+    segments = replace(segment(start, end), leaf_boundaries_cm=wide)
+    got = fluence(machine, beam_model, segments, raster).photon[0, 10]
     tip = leaf_tip(machine, beam_model)
-    x = raster.xs_cm[:, None] + (np.arange(20) - 9.5) * 0.005
+    axis = len(tip.reach_cm) // 2
     expected = np.zeros(61)
-    for t in (np.arange(1000) + 0.5) / 1000:
-        tips = (1 - t) * start + t * end
-        half = [
-            np.sqrt(1 - sum(np.interp(u, tip.distance_cm, tip.coverage) for u in (tips[0, j] - x, x - tips[1, j])))
-            for j in (19, 20)
-        ]
-        expected += (half[0] * half[1]).mean(axis=1) / 1000
+    for i, middle in enumerate(raster.xs_cm):
+        x = middle + (np.arange(20) - 9.5) * 0.005
+        rays = [axis + side * round(middle / tip.ray_step_cm) for side in (1, -1)]
+        for t in (np.arange(1000) + 0.5) / 1000:
+            tips = (1 - t) * start + t * end
+            light = np.ones(20)
+            for j, column in ((19, UPPER), (20, LOWER)):
+                for ray, u in zip(rays, (tips[0, j] - x, x - tips[1, j]), strict=True):
+                    light *= np.interp(u, tip.distance_cm(ray), tip.table[ray, :, column])
+            expected[i] += light.mean() / 1000
     # Sharpening along the row, as the maps have it.
     expected[1:-1] -= np.diff(expected, 2) / 12
     np.testing.assert_allclose(got, expected, atol=0.015)
@@ -408,10 +519,10 @@ def test_transmission_is_the_product_of_what_is_in_the_way(fluence: Stage) -> No
     )
     maps = run(fluence, head(beam_model), segment((-2.0, 2.0), jaw_x=(-4.0, 4.0), jaw_y=(-4.0, 4.0)))
     assert at(maps, 0.0, 0.0) == pytest.approx(1.0, abs=SINGLE)
-    assert at(maps, -3.7, 0.0) == pytest.approx(0.03, rel=1e-3)
-    assert at(maps, -5.0, 0.0) == pytest.approx(0.03 * 0.01, rel=1e-2)
+    assert leaf_mean(maps, -3.7) == pytest.approx(0.03, rel=1e-3)
+    assert leaf_mean(maps, -5.0) == pytest.approx(0.03 * 0.01, rel=1e-2)
     assert at(maps, 0.0, 5.0) == pytest.approx(0.02, rel=1e-3)
-    assert at(maps, -5.0, 5.0) == pytest.approx(0.03 * 0.01 * 0.02, rel=1e-2)
+    assert leaf_mean(maps, -5.0, 5.0) == pytest.approx(0.03 * 0.01 * 0.02, rel=1e-2)
 
 
 def test_sum_over_pixels_is_the_open_area(fluence: Stage) -> None:
@@ -504,14 +615,14 @@ def test_footprint_adds_its_variance(fluence: Stage) -> None:
         assert grown == pytest.approx(added, rel=0.01)
 
 
-def ragged() -> tuple[Machine, Segments, np.ndarray]:
+def ragged(tongue_cm: float = 0.1, transmission: float = 0.015) -> tuple[Machine, Segments, np.ndarray]:
     """Random apertures with real tips and tongues, seen by a real spot; and random places."""
     rng = np.random.default_rng(3)
     leaf = np.sort(rng.uniform(-1.8, 1.8, (2, 40)), axis=0)
     spot = (SpotComponent(1.0, 0.07, 0.07),)
-    beam_model = ideal_beam(spot=spot, mlc_transmission=0.015, leaf_attenuation_per_cm=0.75)
+    beam_model = ideal_beam(spot=spot, mlc_transmission=transmission, leaf_attenuation_per_cm=0.75)
     segments = segment(leaf, jaw_x=(-1.5, 1.5), jaw_y=(-1.5, 1.5))
-    return head(beam_model, tongue_cm=0.1), segments, rng.uniform(-1.8, 1.8, (3000, 2))
+    return head(beam_model, tongue_cm=tongue_cm), segments, rng.uniform(-1.8, 1.8, (3000, 2))
 
 
 SQUARE_VOXEL = np.array([[[0.25, 0.0], [0.0, 0.25], [0.0, 0.0]]])
@@ -528,18 +639,20 @@ def test_a_fine_map_gives_the_voxel_average(fluence: Stage) -> None:
     np.testing.assert_allclose(lookup(voxel, x, y), mean, atol=1e-3)
 
 
-def test_convergence_with_pixel_size(fluence: Stage) -> None:
+@pytest.mark.parametrize(("tongue_cm", "worst"), [(0.1, 0.03), (0.15, 0.05)])
+def test_convergence_with_pixel_size(fluence: Stage, tongue_cm: float, worst: float) -> None:
     """Lookups of voxel averages against pixels of 0.125 mm.
 
     A straight edge gives the average a kink of slope 1 / (2.5 h) at pixels h of 0.4 voxel; linear interpolation misses
-    it by up to 0.05, the spot softens that. Single lookups may be off by 3 %, at edges only, their mean by nothing; at
-    half the pixel it is a quarter to a half.
+    it by up to 0.05, the spot softens that. Single lookups may be off by 3 % where leaf sides (tongue of 1 mm, no air)
+    lie between pixels, by 5 % where they lie within, at edges only, their mean by nothing; at half the pixel it is a
+    quarter to a half.
     """
-    machine, segments, places = ragged()
+    machine, segments, places = ragged(tongue_cm, math.exp(-0.75 * 6.5))
     x, y = places.T
     value = {h: lookup(run(fluence, machine, segments, h, voxel_axes=SQUARE_VOXEL), x, y) for h in (0.1, 0.05, 0.0125)}
     error = {h: value[h] - value[0.0125] for h in (0.1, 0.05)}
-    assert np.abs(error[0.1]).max() < 0.03 and error[0.1].std() < 0.006
+    assert np.abs(error[0.1]).max() < worst and error[0.1].std() < 0.006
     assert np.abs(error[0.05]).max() < 0.015 and error[0.05].std() < 0.5 * error[0.1].std()
     assert abs(error[0.1].mean()) < 1e-3
 

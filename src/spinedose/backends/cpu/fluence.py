@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import (
+    HALF,
+    LOWER,
+    SOLID,
+    UPPER,
     FluenceMaps,
     LeafTip,
     Raster,
     backscatter_factor,
     electron_raster,
+    leaf_air_cm,
     leaf_tip,
     physical_tips,
     projected_blur_cm,
@@ -123,123 +128,196 @@ class _Leaves:
         assert segments.leaf_start_cm is not None and segments.leaf_end_cm is not None
         assert segments.leaf_boundaries_cm is not None
         self.tip: LeafTip = leaf_tip(machine, beam_model)
-        self.start = physical_tips(segments.leaf_start_cm, beam_model)
-        self.end = physical_tips(segments.leaf_end_cm, beam_model)
+        self.start = physical_tips(segments.leaf_start_cm, machine, beam_model)
+        self.end = physical_tips(segments.leaf_end_cm, machine, beam_model)
         self.across = across
         points = {"x": raster.xs_cm, "y": raster.ys_cm}
         self.first_edge_cm = float(points["y" if across == "x" else "x"][0]) - 0.5 * raster.pixel_cm
         self.pixel_cm = raster.pixel_cm
-        self.bands = _bands(points[across], raster.pixel_cm, segments.leaf_boundaries_cm, machine.mlc.tongue_width_cm)
-        self.closed = beam_model.mlc_transmission
+        edges = segments.leaf_boundaries_cm
+        air = leaf_air_cm(machine, beam_model, 0.5 * (edges[2:] - edges[:-2]))
+        self.bands = _bands(points[across], raster.pixel_cm, edges, machine.mlc.tongue_width_cm, air)
 
     def draw(self, maps: Maps, some: slice) -> None:
         """Fill maps (n, ny, nx) with the transmission of the segments `some`."""
-        first, last, row, weight = self.bands
-        tip = self.tip
         _draw_leaves(
             maps if self.across == "y" else maps.transpose(0, 2, 1),
             self.start[some],
             self.end[some],
-            first,
-            last,
-            row,
-            weight,
-            tip.distance_cm,
-            tip.coverage,
-            tip.first_integral,
-            tip.second_integral,
-            self.closed,
+            *self.bands,
+            self.tip.table,
+            self.tip.reach_cm,
+            self.tip.ray_step_cm,
             self.first_edge_cm,
             self.pixel_cm,
         )
 
 
 @njit(parallel=True, cache=True)
-def _draw_leaves(maps, start, end, first, last, row, weight, dist, cov, int1, int2, closed, edge0, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _draw_leaves(maps, start, end, first, last, row, weight, table, reach, ray_step, edge0, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Transmission of the leaves (n, lines across, pixels along); one thread makes whole segments.
 
-    `first[i]:last[i]` are the entries of line i in `row` (leaf pair j, or pairs + j for the strip between pairs j and
-    j + 1, or -1 for no leaf) and `weight` (share of the line).
+    `first[i]:last[i]` are the entries of line i in `row` (leaf pair j; pairs + j for half of its height; 2 pairs + j
+    for the crossing of pairs j and j + 1; -1 for no leaf) and `weight` (share of the line). `table`, `reach` and
+    `ray_step` are those of `LeafTip`.
     """
     n, lines, pixels = maps.shape
     pairs = start.shape[2]
+    low, high = pairs, -1
+    for k in range(len(row)):
+        if row[k] >= 0:
+            j = row[k] % pairs
+            low, high = min(low, j), max(high, j + 1 if row[k] >= 2 * pairs else j)
+    count = max(high - low + 1, 1)
+    closed = 1.0 - table[0, -1, SOLID]
     for s in prange(n):
-        # Transmission of the pairs that lie on the raster, equations (9) and (10).
-        low, high = pairs, -1
-        for k in range(len(row)):
-            j = row[k]
-            if j >= pairs:
-                low, high = min(low, j - pairs), max(high, j - pairs + 1)
-            elif j >= 0:
-                low, high = min(low, j), max(high, j)
-        count = max(high - low + 1, 1)
-        through = np.ones((count, pixels), dtype=np.float32)
-        strip = np.ones((count, pixels), dtype=np.float32)
+        # What passes the whole height, half of it, and the crossing with the next pair, of the pairs on the raster.
+        through = np.ones((3, count, pixels), dtype=np.float32)
         for j in range(low, high + 1):
             a0, a1, b0, b1 = start[s, 0, j], end[s, 0, j], start[s, 1, j], end[s, 1, j]
             for i in range(pixels):
                 x0 = edge0 + i * pixel
                 x1 = x0 + pixel
-                covered = _covered(x0, x1, a0, a1, dist, cov, int1, int2)
-                covered += _covered(-x1, -x0, -b0, -b1, dist, cov, int1, int2)
-                through[j - low, i] = 1.0 - covered
+                left, right = _rays(x0 + 0.5 * pixel, ray_step, len(reach))
+                whole, half = _covered(x0, x1, a0, a1, table, reach, left)
+                other, other_half = _covered(-x1, -x0, -b0, -b1, table, reach, right)
+                whole, half = whole + other, half + other_half
+                if (a0 > b0 or a1 > b1) and max(a0, a1) > x0 and min(b0, b1) < x1:
+                    twice, twice_half = _covered_twice(x0, x1, a0, a1, b0, b1, table, reach, left, right)
+                    whole, half = whole - twice, half - twice_half
+                through[0, j - low, i] = 1.0 - whole
+                through[1, j - low, i] = 1.0 - half
         for j in range(low, high):
+            alike = _move_alike(start[s], end[s], j)
             for i in range(pixels):
-                t0, t1 = through[j - low, i], through[j + 1 - low, i]
+                t0, t1 = through[0, j - low, i], through[0, j + 1 - low, i]
                 if _is_constant(t0, closed) and _is_constant(t1, closed):
-                    strip[j - low, i] = math.sqrt(t0 * t1)
+                    through[2, j - low, i] = math.sqrt(t0 * t1)
                 else:
-                    x = edge0 + (i + 0.5) * pixel
-                    apart = _mean_square_difference(x, pixel, start[s], end[s], j, dist, cov)
-                    strip[j - low, i] = 0.5 * (t0 + t1 - apart)
+                    through[2, j - low, i] = 0.5 * (t0 + t1)
+                    if not alike:
+                        x = edge0 + (i + 0.5) * pixel
+                        left, right = _rays(x, ray_step, len(reach))
+                        through[2, j - low, i] += _crossing(x, pixel, start[s], end[s], j, table, reach, left, right)
         for line in range(lines):
             for i in range(pixels):
                 maps[s, line, i] = 0.0
             for k in range(first[line], last[line]):
-                j = row[k]
                 w = weight[k]
-                if j < 0:
+                if row[k] < 0:
                     for i in range(pixels):
                         maps[s, line, i] += w
-                elif j < pairs:
-                    for i in range(pixels):
-                        maps[s, line, i] += w * through[j - low, i]
                 else:
+                    kind, j = row[k] // pairs, row[k] % pairs
                     for i in range(pixels):
-                        maps[s, line, i] += w * strip[j - pairs - low, i]
+                        maps[s, line, i] += w * through[kind, j - low, i]
 
 
 @njit(cache=True)
-def _covered(x0, x1, a0, a1, dist, cov, int1, int2):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Coverage by a tip that moves from a0 to a1 and shades x < a, averaged over travel and the pixel x0 to x1 (9)."""
+def _rays(x, ray_step, rays):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Nearest tabulated ray for bank 1, and for bank 2, which is its mirror image."""
+    ray = min(max(math.floor(x / ray_step + 0.5) + rays // 2, 0), rays - 1)
+    return ray, rays - 1 - ray
+
+
+@njit(cache=True)
+def _covered(x0, x1, a0, a1, table, reach, ray):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Coverage by a tip that moves from a0 to a1 and shades x < a, averaged over travel and the pixel x0 to x1 (9).
+
+    By the whole height, and by half of it.
+    """
     travel = a1 - a0
-    last = len(cov) - 1
     if max(a0, a1) <= x0:
-        return 0.0
-    if min(a0, a1) - x1 >= dist[last]:
-        return cov[last]
+        return 0.0, 0.0
+    if min(a0, a1) - x1 >= reach[ray]:
+        return table[ray, -1, SOLID], table[ray, -1, HALF]
     if abs(travel) < 1e-3:
         a = 0.5 * (a0 + a1)
-        return (_integral(a - x0, 1, dist, cov, int1, int2) - _integral(a - x1, 1, dist, cov, int1, int2)) / (x1 - x0)
-    total = _integral(a1 - x0, 2, dist, cov, int1, int2) - _integral(a1 - x1, 2, dist, cov, int1, int2)
-    total -= _integral(a0 - x0, 2, dist, cov, int1, int2) - _integral(a0 - x1, 2, dist, cov, int1, int2)
-    return total / (travel * (x1 - x0))
+        near, near_half = _integrals(a - x1, 1, table, reach, ray)
+        far, far_half = _integrals(a - x0, 1, table, reach, ray)
+        return (far - near) / (x1 - x0), (far_half - near_half) / (x1 - x0)
+    near, near_half = _integrals(a1 - x1, 2, table, reach, ray)
+    far, far_half = _integrals(a1 - x0, 2, table, reach, ray)
+    near_0, near_half_0 = _integrals(a0 - x1, 2, table, reach, ray)
+    far_0, far_half_0 = _integrals(a0 - x0, 2, table, reach, ray)
+    area = travel * (x1 - x0)
+    return (far - near - far_0 + near_0) / area, (far_half - near_half - far_half_0 + near_half_0) / area
 
 
 @njit(cache=True)
-def _integral(u, order, dist, cov, int1, int2):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """First or second running integral of the tip's coverage up to distance u behind the tip, exact between points."""
+def _integrals(u, order, table, reach, ray):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """First or second running integral of the tip's coverage up to distance u behind the tip, exact between points.
+
+    By the whole height, and by half of it.
+    """
     if u <= 0.0:
-        return 0.0
-    last = len(cov) - 1
-    i, slope = last, 0.0
-    if u < dist[last]:
-        i = min(int(last * math.sqrt(u / dist[last])), last - 1)
-        slope = (cov[i + 1] - cov[i]) / (dist[i + 1] - dist[i])
-    d = u - dist[i]
+        return 0.0, 0.0
+    i, d, part = _place(u, table, reach, ray)
+    k = min(i + 1, table.shape[1] - 1)
+    at, at_half = table[ray, i, SOLID], table[ray, i, HALF]
+    rise, rise_half = part * (table[ray, k, SOLID] - at), part * (table[ray, k, HALF] - at_half)
+    whole, half = table[ray, i, SOLID + 1], table[ray, i, HALF + 1]
     if order == 1:
-        return int1[i] + d * (cov[i] + d * slope / 2)
-    return int2[i] + d * (int1[i] + d * (cov[i] / 2 + d * slope / 6))
+        return whole + d * (at + rise / 2), half + d * (at_half + rise_half / 2)
+    first, first_half = whole, half
+    whole, half = table[ray, i, SOLID + 2], table[ray, i, HALF + 2]
+    return (
+        whole + d * (first + d * (at / 2 + rise / 6)),
+        half + d * (first_half + d * (at_half / 2 + rise_half / 6)),
+    )
+
+
+@njit(cache=True)
+def _place(u, table, reach, ray):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Where u > 0 lies in the table: the point before it, the distance from that, and its share of the step."""
+    last = table.shape[1] - 1
+    if u >= reach[ray]:
+        return last, u - reach[ray], 0.0
+    i = min(int(last * math.sqrt(u / reach[ray])), last - 1)
+    step = reach[ray] / (last * last)
+    d = u - step * (i * i)
+    return i, d, d / (step * (2 * i + 1))
+
+
+@njit(cache=True)
+def _halves(u, table, reach, ray):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Transmission of the upper and the lower half of a leaf at distance u behind its tip."""
+    if u <= 0.0:
+        return 1.0, 1.0
+    i, _, part = _place(u, table, reach, ray)
+    k = min(i + 1, table.shape[1] - 1)
+    upper, lower = table[ray, i, UPPER], table[ray, i, LOWER]
+    return upper + part * (table[ray, k, UPPER] - upper), lower + part * (table[ray, k, LOWER] - lower)
+
+
+@njit(cache=True)
+def _covered_twice(x0, x1, a0, a1, b0, b1, table, reach, left, right):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """What both tips of a pair shade and has been subtracted twice, where their shadows overlap (9a).
+
+    Averaged over pixel and segment: two points of Gauss in the overlap, and a moment for each pixel of travel. By the
+    whole height, and by half of it.
+    """
+    moments = _moments(max(abs(a1 - a0), abs(b1 - b0)), x1 - x0)
+    whole, half = 0.0, 0.0
+    for m in range(moments):
+        t = (m + 0.5) / moments
+        a, b = a0 + t * (a1 - a0), b0 + t * (b1 - b0)
+        low, high = max(b, x0), min(a, x1)
+        if high > low:
+            for side in (-0.5, 0.5):
+                x = 0.5 * (low + high) + side * (high - low) / math.sqrt(3.0)
+                u1, l1 = _halves(a - x, table, reach, left)
+                u2, l2 = _halves(x - b, table, reach, right)
+                whole += (high - low) * (1.0 - u1 * l1) * (1.0 - u2 * l2)
+                half += (high - low) * 0.5 * ((1.0 - u1) * (1.0 - u2) + (1.0 - l1) * (1.0 - l2))
+    share = 1.0 / (2 * moments * (x1 - x0))
+    return share * whole, share * half
+
+
+@njit(cache=True)
+def _moments(travel, pixel):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Moments of a segment at which products are looked at: leaf ends are softer than a pixel."""
+    return max(1, math.ceil(travel / pixel))
 
 
 @njit(cache=True)
@@ -249,44 +327,39 @@ def _is_constant(through, closed):  # type: ignore[no-untyped-def]  # pragma: no
 
 
 @njit(cache=True)
-def _mean_square_difference(x, pixel, start, end, j, dist, cov):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Mean over segment and pixel of the squared difference of half-height transmissions of pairs j and j + 1 (10).
+def _move_alike(start, end, j):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Whether pairs j and j + 1 stand and move together: then their crossing is like solid leaf."""
+    starts = start[0, j] == start[0, j + 1] and start[1, j] == start[1, j + 1]
+    return starts and end[0, j] == end[0, j + 1] and end[1, j] == end[1, j + 1]
 
-    Two points in a pixel, and a moment for each pixel of travel: leaf ends are softer than a pixel.
+
+@njit(cache=True)
+def _crossing(x, pixel, start, end, j, table, reach, left, right):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """What the crossing of pairs j (upper half) and j + 1 (lower half) passes beyond the mean of both pairs (10).
+
+    Averaged over pixel and segment: two points in a pixel, and a moment for each pixel of travel.
     """
     travel = 0.0
     for k in (j, j + 1):
         travel = max(travel, abs(end[0, k] - start[0, k]), abs(end[1, k] - start[1, k]))
-    moments = max(1, math.ceil(travel / pixel))
+    moments = _moments(travel, pixel)
     total = 0.0
     for m in range(moments):
         t = (m + 0.5) / moments
         for side in (-0.25, 0.25):
             p = x + side * pixel
-            first = math.sqrt(_through_pair(p, t, start, end, j, dist, cov))
-            second = math.sqrt(_through_pair(p, t, start, end, j + 1, dist, cov))
-            total += (first - second) * (first - second)
+            u1, l1 = _through_pair(p, t, start, end, j, table, reach, left, right)
+            u2, l2 = _through_pair(p, t, start, end, j + 1, table, reach, left, right)
+            total += u1 * l2 - 0.5 * (u1 * l1 + u2 * l2)
     return total / (2 * moments)
 
 
 @njit(cache=True)
-def _through_pair(x, t, start, end, j, dist, cov):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Transmission of pair j on the ray x at time t (0 to 1) of the segment."""
-    covered = _coverage(start[0, j] + t * (end[0, j] - start[0, j]) - x, dist, cov)
-    covered += _coverage(x - start[1, j] - t * (end[1, j] - start[1, j]), dist, cov)
-    return max(1.0 - covered, 0.0)
-
-
-@njit(cache=True)
-def _coverage(u, dist, cov):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Coverage at distance u behind the tip."""
-    last = len(cov) - 1
-    if u <= 0.0:
-        return 0.0
-    if u >= dist[last]:
-        return cov[last]
-    i = min(int(last * math.sqrt(u / dist[last])), last - 1)
-    return cov[i] + (u - dist[i]) * (cov[i + 1] - cov[i]) / (dist[i + 1] - dist[i])
+def _through_pair(x, t, start, end, j, table, reach, left, right):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Transmission of the upper and the lower half of pair j on the ray x at time t (0 to 1) of the segment."""
+    u1, l1 = _halves(start[0, j] + t * (end[0, j] - start[0, j]) - x, table, reach, left)
+    u2, l2 = _halves(x - start[1, j] - t * (end[1, j] - start[1, j]), table, reach, right)
+    return u1 * u2, l1 * l2
 
 
 @njit(parallel=True, cache=True)
@@ -449,30 +522,44 @@ def _integral_of_edge(x_cm: Array, sigma_cm: Array) -> Array:
 
 
 def _bands(
-    points_cm: Array, pixel_cm: float, boundaries_cm: Array, tongue_cm: float
+    points_cm: Array, pixel_cm: float, boundaries_cm: Array, tongue_cm: float, air_cm: Array
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], Maps]:
-    """Share of each leaf pair, and of each strip between two pairs, in each line of pixels across the leaves.
+    """Share of each leaf pair, of its halves, and of each crossing, in each line of pixels across the leaves.
+
+    Parameters
+    ----------
+    points_cm : ndarray, shape (lines,)
+        Centres of the lines [cm].
+    pixel_cm : float
+        Their width [cm].
+    boundaries_cm : ndarray, shape (pairs + 1,)
+        Leaf boundaries [cm].
+    tongue_cm : float
+        Width of the tongue [cm].
+    air_cm : ndarray, shape (pairs - 1,)
+        Width of the air between neighbours [cm].
 
     Returns
     -------
     first, last : ndarray, shape (lines,)
         Range of entries of each line.
     row : ndarray, shape (entries,)
-        Leaf pair j; pairs + j for the strip between pairs j and j + 1; -1 beyond the outermost leaves.
+        Leaf pair j; pairs + j where only half of its height is leaf; 2 pairs + j for the crossing of the upper half of
+        pair j and the lower half of pair j + 1; -1 where there is no leaf.
     weight : ndarray, shape (entries,)
         Share of the line; the shares of a line sum to 1.
     """
     pairs = len(boundaries_cm) - 1
-    half = 0.5 * tongue_cm
     edges, rows = [-np.inf, float(boundaries_cm[0])], [-1]
     for j in range(pairs):
-        inner = j < pairs - 1
-        edges.append(float(boundaries_cm[j + 1]) - (half if inner else 0.0))
         rows.append(j)
-        if inner:
-            edges.append(float(boundaries_cm[j + 1]) + half)
-            rows.append(pairs + j)
-    edges.append(np.inf)
+        if j < pairs - 1:
+            edge, air = float(boundaries_cm[j + 1]), float(air_cm[j])
+            outer, inner = 0.5 * (tongue_cm + air), 0.5 * abs(tongue_cm - air)
+            edges += [edge - outer, edge - inner, edge + inner, edge + outer]
+            # Air that is wider than the tongue is open between the two halves.
+            rows += [pairs + j, 2 * pairs + j if tongue_cm >= air else -1, pairs + j + 1]
+    edges += [float(boundaries_cm[-1]), np.inf]
     rows.append(-1)
     low = np.maximum(points_cm[:, None] - 0.5 * pixel_cm, np.array(edges[:-1])[None, :])
     high = np.minimum(points_cm[:, None] + 0.5 * pixel_cm, np.array(edges[1:])[None, :])

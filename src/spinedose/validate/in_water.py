@@ -25,7 +25,7 @@ from spinedose.measurements import Detector, Scan
 from spinedose.units import MM_PER_CM
 from spinedose.validate.criteria import Criterion
 from spinedose.validate.lines import Drawn, Line, Tag
-from spinedose.validate.tanks import FINE_CM, Setup, depth_dose, profile
+from spinedose.validate.tanks import FINE_CM, Setup, as_voxels, depth_dose, profile
 
 Array = NDArray[np.float64]
 Found = tuple[list[Line], list[Drawn], list[str]]
@@ -128,8 +128,9 @@ def profile_lines(
             criterion, words = PARTS[part.name]
             lines.append(Line.of_region(tag, criteria[criterion], part, region=words, **facts))
     try:
-        wider = MM_PER_CM * (np.array(penumbra_cm(p, q)) - np.array(penumbra_cm(x, measured)))
-        lines.append(Line.of(tag, criteria["penumbra"], wider, region="penumbra 80-20 %", **facts))
+        run = volume.grid.axes_cm[2 if scan.kind == "inline" else 0]
+        wider = MM_PER_CM * (np.array(penumbra_cm(p, q)) - np.array(penumbra_cm(*as_voxels(x, measured, run))))
+        lines.append(Line.of(tag, criteria["penumbra"], wider, region="penumbra 80-20 %, means over voxels", **facts))
         wider = MM_PER_CM * (field_width_cm(p, q) - width)
         lines.append(Line.of(tag, criteria["width"], wider, region="width at 50 %", **facts))
     except InvalidInput as error:

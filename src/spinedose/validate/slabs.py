@@ -28,6 +28,7 @@ from spinedose.validate.case import Bench
 from spinedose.validate.criteria import Criterion
 from spinedose.validate.in_water import Found
 from spinedose.validate.lines import HELD_OUT, Drawn, Line, Tag
+from spinedose.validate.tanks import as_drawn, as_voxels
 
 Array = NDArray[np.float64]
 
@@ -306,13 +307,14 @@ def _profiles(bench: Bench, tag: Tag, case: SlabCase, dose: Dose) -> list[Line]:
         across = _across(dose, float(depth))
         at = dose.grid.axes_cm[0]
         whole, both = np.concatenate([-x[:0:-1], x]), np.concatenate([truth[:0:-1], truth])
-        wider = [MM_PER_CM * (a - b) for a, b in zip(penumbra_cm(at, across), penumbra_cm(whole, both), strict=True)]
+        sharp, mine = as_voxels(whole, both, at), as_drawn(at, across)
+        wider = [MM_PER_CM * (a - b) for a, b in zip(penumbra_cm(*mine), penumbra_cm(*sharp), strict=True)]
         medium = next(layer.medium for layer in case.layers if layer.low_cm <= depth <= layer.high_cm)
         lines.append(
             Line.of(
                 tag, bench.criteria["penumbra"], np.array(wider),
                 quantity=f"profile, {case.energy} MV, {case.phantom}, {case.geometry}",
-                region=f"penumbra 80-20 % in {medium}", role=HELD_OUT,
+                region=f"penumbra 80-20 % in {medium}, means over voxels", role=HELD_OUT,
                 field=f"{case.side_cm:g} x {case.side_cm:g} cm", depth=f"{depth:g} cm",
             )
         )  # fmt: skip

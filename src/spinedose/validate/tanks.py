@@ -177,6 +177,37 @@ def profile(
     return fine, values if detector is None else average_over(detector, fine, values, along)
 
 
+def as_voxels(x_cm: ArrayLike, values: ArrayLike, run_cm: Array) -> tuple[Array, Array]:
+    """A finer curve as voxels would have it: means over each voxel, read between them as calculated curves are.
+
+    Calculated doses are means over voxels; a measured edge has to be one, too, before their widths are compared.
+
+    Parameters
+    ----------
+    x_cm, values : array_like, shape (n,)
+        The curve.
+    run_cm : ndarray, shape (k,)
+        Centres of voxels, evenly spaced [cm]; those within the curve are used.
+
+    Returns
+    -------
+    positions, values : ndarray
+        Every `FINE_CM`.
+    """
+    x, y = np.asarray(x_cm, float), np.asarray(values, float)
+    half = 0.5 * (run_cm[1] - run_cm[0])
+    at = run_cm[(run_cm - half >= x[0]) & (run_cm + half <= x[-1])]
+    within = half * (2 * np.arange(25) + 1 - 25) / 25
+    means = np.interp(at[:, None] + within, x, y).mean(axis=1)
+    return as_drawn(at, means)
+
+
+def as_drawn(run_cm: Array, values: Array) -> tuple[Array, Array]:
+    """Voxels along a line as a curve: positions every `FINE_CM`, and values."""
+    fine = np.linspace(run_cm[0], run_cm[-1], int(np.ceil((run_cm[-1] - run_cm[0]) / FINE_CM)) + 1)
+    return fine, _through(run_cm, values, fine)
+
+
 def _through(x: Array, values: Array, at: ArrayLike) -> Array:
     """Read a curve between voxels: monotone cubics, which keep edges as steep as the voxels have them.
 

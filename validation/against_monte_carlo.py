@@ -3,8 +3,8 @@
     python validation/against_monte_carlo.py [--folder ../shared/mc_reference] [--only lung] [--draw]
 
 Needs the Monte Carlo tables and spectra (`../shared/mc_reference`, `../shared/spectra` beside the checkout). Every
-table of the folder is computed. With `--draw` it writes validation/results/monte_carlo.json and
-docs/theory/figures/monte_carlo.png.
+table of the folder, and of validation/monte_carlo, is computed. With `--draw` it writes
+validation/results/monte_carlo.json and docs/theory/figures/monte_carlo.png.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from spinedose.validate.slabs import cases, running_means, summary
+from spinedose.validate.slabs import OWN, cases, running_means, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+DRAWN = ("water_10x10_ssd100", "lung_10x10_ssd100", "lung_2x2", "bone_4x4", "spine_4x4", "titanium_4x4")
+"""Parts of the names of the tables that are drawn."""
 
 
 def draw(results: dict[str, dict[str, object]]) -> None:
@@ -29,7 +33,7 @@ def draw(results: dict[str, dict[str, object]]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        2, len(results), figsize=(4 * len(results), 6), sharex=True, layout="constrained", squeeze=False
+        2, len(results), figsize=(3.6 * len(results), 6), sharex=True, layout="constrained", squeeze=False
     )
     for column, (name, r) in enumerate(results.items()):
         depth, truth, mine = (np.array(r[k]) for k in ("depth_cm", "monte_carlo", "spinedose"))
@@ -58,16 +62,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the tables to compute")
     parser.add_argument("--draw", action="store_true")
     asked = parser.parse_args()
-    results = {}
-    for case in cases(asked.folder):
+    results, drawn = {}, []
+    for case in cases(asked.folder, OWN):
         if asked.only not in case.path.name:
             continue
+        if any(part in case.path.name for part in DRAWN):
+            drawn.append(case.title)
         results[case.title] = summary(case, case.on_axis(case.compute(SHARED / "spectra")))
         for key, value in results[case.title].items():
             if not isinstance(value, list):
                 print(case.title, key, _short(value), flush=True)
     if asked.draw:
-        draw(results)
+        draw({title: results[title] for title in drawn})
         path = ROOT / "validation" / "results" / "monte_carlo.json"
         path.write_text(json.dumps({k: _short(v) for k, v in results.items()}, indent=1) + "\n", encoding="utf-8")
 

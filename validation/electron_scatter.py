@@ -4,9 +4,11 @@
 
 A plain Monte Carlo of single electrons in unbounded matter: Compton electrons (Klein-Nishina) slow down continuously
 (collision stopping power, `spinedose.materials`) and are turned at every step by a von Mises-Fisher deflection whose
-mean cosine is that of the screened Rutherford cross-section with the McKinley-Feshbach factor. It knows neither slabs
-nor beams. Writes beam_data/materials/electrons.csv: the Legendre moments of the direction in which the energy lies, seen
-from the start, and its mean distance, each relative to water (docs/theory/heterogeneity.md, section 3).
+mean cosine is that of the screened Rutherford cross-section with the McKinley-Feshbach factor. It knows no photon but
+the first, no dose and no kernel. Writes beam_data/materials/electrons.csv: the Legendre moments of the direction in
+which the energy lies, seen from the start, and its mean distance, each relative to water; and the share of the energy
+of electrons that cross from water into the matter, through a plane across the beam, which ends in the water again
+(docs/theory/heterogeneity.md, section 3).
 
 References: G. Moliere, Z. Naturforsch. 2a (1947) 133 (screening); W. A. McKinley, H. Feshbach, Phys. Rev. 74 (1948)
 1759, doi 10.1103/PhysRev.74.1759.
@@ -133,18 +135,70 @@ def follow(n, seed, energy, log_T, stopping, turning, moments, distance):
                 T -= dT
 
 
-def spread(name: str, energy: float, electrons: int) -> tuple[np.ndarray, float]:
-    """Legendre moments 0..ORDER, and mean distance [cm of water's electrons]."""
+@njit(parallel=True)
+def send_back(n, seed, energy, tilt, reach, log_T, stopping, turning, entered, returned):
+    """Add energy that enters matter behind the plane z = 0 from water, and what of it ends in the water again.
+
+    Electrons start anywhere within `reach` [g/cm^2] before the plane, set moving by photons whose direction makes the
+    cosine `tilt` with its normal. `stopping` and `turning` (2, t): water, then the matter behind.
+    """
+    threads = len(entered)
+    for thread in prange(threads):
+        np.random.seed(seed + thread)
+        direction = np.zeros(3)
+        for _ in range(n // threads):
+            T, cosine = compton_electron(energy, 0.510999)
+            direction[0], direction[1], direction[2] = np.sqrt(1 - tilt * tilt), 0.0, tilt
+            deflect(direction, cosine)
+            z, has_entered = -reach * np.random.random(), False
+            while T > 0:
+                dT = T if T < 0.02 else max(0.04 * T, 0.001)
+                at = (np.log(T - 0.5 * dT) - log_T[0]) / (log_T[1] - log_T[0])
+                at = min(max(at, 0.0), len(log_T) - 1.001)
+                k = int(at)
+                f = at - k
+                side = 1 if z > 0 or (z == 0 and direction[2] > 0) else 0
+                power = stopping[side, k] + f * (stopping[side, k + 1] - stopping[side, k])
+                turn = turning[side, k] + f * (turning[side, k + 1] - turning[side, k])
+                step, crosses = dT / power, False
+                if z * (z + step * direction[2]) < 0:
+                    step, crosses = -z / direction[2], True
+                    dT = min(step * power, T)
+                if has_entered and side == 0:
+                    returned[thread] += dT
+                z = 0.0 if crosses else z + step * direction[2]
+                T -= dT
+                if crosses and side == 0 and not has_entered:
+                    has_entered = True
+                    entered[thread] += T
+                deflect(direction, random_cosine(np.exp(-turn * step)))
+
+
+def tables_of(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kinetic energies [MeV], stopping power [MeV cm^2/g], and how fast direction is lost [cm^2/g]."""
     recipe = recipe_of(name)
     T = np.logspace(-2, 1.31, 200)
-    stopping = np.array([stopping_power(recipe, float(t)) for t in T])
     per_gram = recipe.moles * AVOGADRO
-    turning = np.array(
-        [
-            sum(m * transport_cross_section(z, t / REST_MEV) for z, m in zip(recipe.number, per_gram, strict=True))
-            for t in T
-        ]
-    )
+    turning = [
+        sum(m * transport_cross_section(z, t / REST_MEV) for z, m in zip(recipe.number, per_gram, strict=True))
+        for t in T
+    ]
+    return T, np.array([stopping_power(recipe, float(t)) for t in T]), np.array(turning)
+
+
+def share_returned(name: str, energy: float, electrons: int, tilt: float = 1.0) -> float:
+    """Share of the energy that electrons carry from water into matter which they bring back to the water."""
+    T, *water = tables_of("water")
+    _, *matter = tables_of(name)
+    stopping, turning = (np.stack(pair) for pair in zip(water, matter, strict=True))
+    entered, returned = np.zeros(2), np.zeros(2)
+    send_back(electrons, 7, energy, tilt, 0.6 * energy + 0.1, np.log(T), stopping, turning, entered, returned)
+    return float(returned.sum() / entered.sum())
+
+
+def spread(name: str, energy: float, electrons: int) -> tuple[np.ndarray, float]:
+    """Legendre moments 0..ORDER, and mean distance [cm of water's electrons]."""
+    T, stopping, turning = tables_of(name)
     moments, distance = np.zeros((2, ORDER + 1)), np.zeros(2)
     follow(electrons, 1, energy, np.log(T), stopping, turning, moments, distance)
     total = moments[:, 0].sum()
@@ -156,8 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--electrons", type=int, default=200_000)
     electrons = parser.parse_args().electrons
-    names = [f"direction_{l}" for l in range(1, ORDER + 1)]
-    rows = [",".join(["photon_energy_MeV", "material", "mean_number_plus_1", "distance", *names])]
+    names = [f"direction_{degree}" for degree in range(1, ORDER + 1)]
+    rows = [",".join(["photon_energy_MeV", "material", "mean_number_plus_1", "returned", "distance", *names])]
     for energy in ENERGIES_MEV:
         reference = None
         for name in MEDIA:
@@ -168,7 +222,8 @@ def main() -> None:
             for l in range(1, ORDER + 1):  # noqa: E741
                 if np.isnan(ratio[l]):
                     ratio[l] = ratio[l - 1]
-            numbers = [f"{v:.4f}" for v in (distance / reference[1], *ratio[1:])]
+            returned = share_returned(name, energy, electrons)  # across the beam; at 45 degrees a fifth more returns
+            numbers = [f"{v:.4f}" for v in (returned, distance / reference[1], *ratio[1:])]
             rows.append(",".join([f"{energy:g}", name, f"{material(name).scattering_number:.4f}", *numbers]))
             print(rows[-1], flush=True)
     TARGET.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -222,12 +222,15 @@ class ConeTable:
     density_factor : ndarray float32, shape (m,)
         Factor on the relative electron density in which electrons are carried, for each material; shape (1,): all is
         water.
+    returned : ndarray float32, shape (m,)
+        Share of the electrons' energy that each material sends back into water; shape (1,): all is water.
     """
 
     basis: RadialBasis
     theta_edge_deg: Array
     energy: Array
     density_factor: NDArray[np.float32] = field(default_factory=lambda: np.ones(1, np.float32))
+    returned: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))
 
     def __post_init__(self) -> None:
         if len(self.energy) not in (2, 3, 4) or self.energy.shape[1:] != (
@@ -254,7 +257,10 @@ class ConeTable:
         electrons = -self.energy[0]
         electrons[: self.photon_functions] = 0
         return replace(
-            self, energy=np.concatenate([self.energy, electrons[None]]), density_factor=spread.density_factor
+            self,
+            energy=np.concatenate([self.energy, electrons[None]]),
+            density_factor=spread.density_factor,
+            returned=spread.returned,
         )
 
     def legendre(self, order: int) -> Array:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spinedose._resources import folder
 from spinedose.errors import BeamDataError
-from spinedose.materials import Material
+from spinedose.materials import Material, material
 
 Array = NDArray[np.float64]
 
@@ -32,23 +32,32 @@ class ElectronSpread:
         Share of each Legendre moment that is lost, for each material; 0 for water and for degree 0.
     density_factor : ndarray float32, shape (m,)
         Factor on the relative electron density in which electrons are carried; 1 for water.
+    returned : ndarray float32, shape (m,)
+        Share of the energy of electrons that come from water into each material which ends in the water again, more
+        than if it were water.
     """
 
     lost: NDArray[np.float32]
     density_factor: NDArray[np.float32]
+    returned: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        if self.lost.ndim != 2 or self.density_factor.shape != (len(self.lost),):
+        if self.lost.ndim != 2 or not self.density_factor.shape == self.returned.shape == (len(self.lost),):
             raise BeamDataError("The spread of electrons has the wrong shape")
-        if np.any(self.lost[:, 0] != 0) or np.any(self.lost[0] != 0) or self.density_factor[0] != 1:
+        if (
+            np.any(self.lost[:, 0] != 0)
+            or np.any(self.lost[0] != 0)
+            or self.density_factor[0] != 1
+            or self.returned[0] != 0
+        ):
             raise BeamDataError("The spread of electrons in water is not that of water, or energy is lost")
-        if np.any(self.lost > 1) or np.any(self.density_factor <= 0):
+        if np.any(self.lost > 1) or np.any(self.density_factor <= 0) or np.any(np.abs(self.returned) > 0.5):
             raise BeamDataError("The spread of electrons makes no sense")
 
 
 @cache
 def _table() -> tuple[Array, Array, Array]:
-    """Photon energies (e,), scattering numbers (n,), and (e, n, 1 + L): distance, then Legendre moments 1 to L."""
+    """Photon energies (e,), scattering numbers (n,), and (e, n, 2 + L): share returned, distance, Legendre moments."""
     path = folder("beam_data") / "materials" / "electrons.csv"
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -86,6 +95,8 @@ def electron_spread(media: Sequence[Material], energy_MeV: float, order: int = H
     own = [np.log(medium.scattering_number) for medium in media]
     found = np.array([np.interp(own, np.log(numbers), column) for column in here.T]).T.reshape(len(own), -1)
     lost, factor = np.zeros((len(own) + 1, order + 1), np.float32), np.ones(len(own) + 1, np.float32)
-    lost[1:, 1:] = 1 - found[:, 1 : order + 1]
-    factor[1:] = 1 / found[:, 0]
-    return ElectronSpread(lost, factor)
+    lost[1:, 1:] = 1 - found[:, 2 : order + 2]
+    factor[1:] = 1 / found[:, 1]
+    of_water = np.interp(np.log(material("water").scattering_number), np.log(numbers), here[:, 0])
+    returned = np.concatenate([[0.0], found[:, 0] - of_water]).astype(np.float32)
+    return ElectronSpread(lost, factor, returned)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spinedose._version import __version__
 from spinedose.backends.select import select_backend
+from spinedose.composition import BONE_STEPS, bone_share
 from spinedose.cones import SpectrumLike
 from spinedose.density import read_curve
 from spinedose.engine import DEEPEST_CM, Settings, to_medium, transport_exposures
@@ -150,10 +151,6 @@ def _matter(density: Volume, choice: MaterialChoice) -> tuple[Volume, NDArray[np
     return Volume(density.grid, electron), number, tuple(media)
 
 
-BONE_STEPS = 8
-"""Shares of cortical bone in which tissue is sorted."""
-
-
 def _tissue(mass: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8], list[Material]]:
     """Relative electron density and material of tissue by its mass density, and the materials from number 1 on."""
     curve = read_curve()
@@ -161,15 +158,11 @@ def _tissue(mass: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
         raise InvalidInput(
             f"A density of {mass.max():g} g/cm3 is no tissue",
             f"the densest is {curve.mass_density[-1]:g} g/cm3",
-            "Say what it is",
-            argument="material",
+            "Name its material",
         )
     known, electrons = (np.concatenate([[0.0], column]) for column in (curve.mass_density, curve.electron_density))
     electron = np.interp(mass, known, electrons).astype(np.float32)
-    soft, bone = bone_mix(0.0).electrons_per_gram, bone_mix(1.0).electrons_per_gram
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(mass > 1.05, (soft - electron / mass) / (soft - bone), 0.0)
-    step = np.rint(BONE_STEPS * np.clip(share, 0.0, 1.0)).astype(np.uint8)
+    step = np.rint(BONE_STEPS * bone_share(mass, electron)).astype(np.uint8)
     return electron, step, [bone_mix(k / BONE_STEPS) for k in range(1, BONE_STEPS + 1)] if step.any() else []
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from cuda_on_host import on_device
 
 from spinedose.backends.base import Backend, Moments, Scene
-from spinedose.cones import ConeTable, cone_table, water_attenuation
+from spinedose.cones import ConeTable, RadialBasis, cone_table, water_attenuation
 from spinedose.directions import directions
 from spinedose.exposure import Attenuation, Shots, beam_tables, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
@@ -112,3 +113,33 @@ def test_no_energy_is_lost_in_heavier_matter(backend: Backend, host: Callable) -
     spread, straight = deposited
     assert spread.sum(dtype=float) == pytest.approx(straight.sum(dtype=float), rel=CONSERVED)
     assert np.abs(spread - straight).max() > 1e-3 * straight.max()
+
+
+def test_electrons_come_back_from_heavier_matter(backend: Backend, host: Callable, carry: Callable) -> None:
+    """A ray from water into titanium: `returned` of the electrons' energy at the face stays in the voxel before it.
+
+    Nothing comes back of scattered photons, nor where the ray leaves the metal; no energy is lost.
+    """
+    kinds, densities = [0] * 6 + [1] * 3 + [0] * 6, [1.0] * 6 + [3.7] * 3 + [1.0] * 6
+    scene = layered(backend, kinds, densities)
+    lone = RadialBasis((0.05, 0.8), (1, 2))
+    energy = np.zeros((2, 3, 1))
+    energy[0, :, 0] = 0.3, 0.0, 0.7  # photons, then electrons with one and two stages to go
+    returned = np.array([0.0, 0.1, 0.03], np.float32)
+    straight = ConeTable(lone, np.array([0.0, 180.0]), energy)
+    reflecting = replace(straight, density_factor=np.ones(3, np.float32), returned=returned)
+    source = np.zeros((1, 1, 1), np.float32)
+    source[...] = 1.0
+    along = [
+        host(carry(scene, source, cones, (0.0, 1.0, 0.0), low=(4, 2, 4)))[4, 1:-1, 4].astype(float)
+        for cones in (straight, reflecting)
+    ]
+    more = along[1] - along[0]
+    assert np.flatnonzero(np.abs(more) > 1e-9).min() == 5, "nothing changes before the voxel at the face"
+    passing = along[0][6:].sum() + (1 - along[0].sum())  # all that crosses the face
+    rate = 0.05 * H * 1.0
+    of_photons = 0.3 * (1 - np.exp(-rate)) / rate * np.exp(-rate * 4)
+    assert more[5] == pytest.approx(0.1 * (passing - of_photons), rel=1e-3)
+    assert np.all(more[6:] < 1e-9), "all others get less, by what came back"
+    ratio = more[9:] / along[0][9:]
+    assert np.all(np.diff(ratio[:3]) > 0), "the photons' share grows behind"

@@ -21,7 +21,7 @@ def test_water_is_water_and_no_energy_is_lost() -> None:
     spread = electron_spread([material("titanium"), bone_mix(0.5)], 2.0)
     assert spread.lost.shape == (3, 13)
     assert not spread.lost[0].any() and not spread.lost[:, 0].any()
-    assert spread.density_factor[0] == 1
+    assert spread.density_factor[0] == 1 and spread.returned[0] == 0
 
 
 def test_titanium_takes_direction_and_reach() -> None:
@@ -29,6 +29,7 @@ def test_titanium_takes_direction_and_reach() -> None:
     spread = electron_spread([material("titanium")], 2.0)
     np.testing.assert_allclose(spread.lost[1, 1:4], 1 - np.array([0.789, 0.571, 0.443]), atol=MONTE_CARLO)
     assert spread.density_factor[1] == pytest.approx(1 / 0.877, abs=MONTE_CARLO)
+    assert spread.returned[1] == pytest.approx(0.083, abs=0.01), "11 % come back, from water 3 %"
 
 
 def test_more_bone_scatters_more_and_faster_electrons_scatter_less() -> None:
@@ -58,7 +59,7 @@ def test_beyond_the_table_its_ends_count() -> None:
 )
 def test_senseless_spreads_cannot_be_made(lost: np.ndarray, factor: np.ndarray, message: str) -> None:
     with pytest.raises(BeamDataError, match=message):
-        ElectronSpread(lost.astype(np.float32), factor.astype(np.float32))
+        ElectronSpread(lost.astype(np.float32), factor.astype(np.float32), np.zeros(len(factor), np.float32))
 
 
 def test_a_spreading_cone_table_has_the_electrons_once_more() -> None:
@@ -71,3 +72,4 @@ def test_a_spreading_cone_table_has_the_electrons_once_more() -> None:
     assert not more.energy[-1, : cones.photon_functions].any()
     assert -0.8 < more.energy[-1].sum() < -0.5
     np.testing.assert_array_equal(more.density_factor, spread.density_factor)
+    np.testing.assert_array_equal(more.returned, spread.returned)

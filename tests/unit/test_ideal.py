@@ -96,3 +96,44 @@ def test_dose_keeps_the_grid_of_the_density() -> None:
 def test_senseless_fields_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         ideal_field_dose(block((3, 3, 3), 1.0), **({"spectrum": TWO_MEV, "field_cm": 4.0} | change))
+
+
+def test_matter_is_tissue_by_its_density_or_what_one_says() -> None:
+    """A bone slab in water by density, by name, by a mask and by names voxel by voxel: all the same; titanium is not."""
+    values = np.full((8, 12, 8), 1.0, np.float32)
+    values[:, 4:6] = 1.92
+    density = Volume(block((8, 12, 8), 1.0).grid, values)
+    here = np.zeros(values.shape, bool)
+    here[:, 4:6] = True
+    names = np.where(here, "cortical-bone", "water")
+
+    def solve(volume: Volume = density, **more: object) -> np.ndarray:
+        return ideal_field_dose(volume, spectrum=TWO_MEV, field_cm=4.0, settings=FEW, **more).values
+
+    named = solve(material=names)
+    np.testing.assert_array_equal(solve(material={"cortical-bone": here, "water": ~here}), named)
+    np.testing.assert_array_equal(solve(material={"cortical-bone": here}), named)
+    np.testing.assert_allclose(solve(), named, atol=0.01 * named.max())
+    all_bone = solve(Volume(density.grid, np.full(values.shape, 1.92, np.float32)), material="cortical-bone")
+    assert all_bone[3, 8, 3] < named[3, 8, 3]
+    with pytest.raises(InvalidInput, match=r"4.54 g/cm3 is no tissue.*Name its material"):
+        solve(Volume(density.grid, np.where(here, 4.54, 1.0).astype(np.float32)))
+    with pytest.raises(InvalidInput, match=r"shape \(2, 2\)"):
+        solve(material={"titanium": here[0, :2, :2]})
+
+
+def test_dose_to_water_is_more_than_dose_to_bone() -> None:
+    """Equation (1) of heterogeneity.md: cortical bone has 0.927 of water's electrons a gram."""
+    density = block((8, 12, 8), 1.0, 1.92)
+    to = {
+        kind: ideal_field_dose(
+            density, spectrum=TWO_MEV, field_cm=4.0, settings=FEW, material="cortical-bone", dose_to=kind
+        )
+        for kind in ("medium", "water")
+    }
+    np.testing.assert_allclose(to["medium"].values, 0.9274 * to["water"].values, rtol=1e-3)
+    assert to["medium"].metadata.dose_quantity == "dose to the local medium"
+    with pytest.raises(InvalidInput, match="belongs to no plan"):
+        to["water"].save("RD.dcm")
+    with pytest.raises(InvalidInput, match="Dose to 'air' is unknown"):
+        ideal_field_dose(density, spectrum=TWO_MEV, field_cm=4.0, dose_to="air")

@@ -117,4 +117,5 @@ def test_a_fine_box_is_as_good_as_fine_voxels_everywhere(make_plan, make_beam, m
     around = nest.composed(coarse.values, np.full(nest.grid.shape, np.nan, np.float32)).values
     outside = np.isfinite(around)
     assert 0.5 < outside.mean() < 1
-    np.testing.assert_allclose(nested.values[outside], around[outside], atol=1e-4 * most)
+    # sources in the box and around it are compressed apart, to a thousandth of their own each
+    np.testing.assert_allclose(nested.values[outside], around[outside], atol=1e-3 * most)

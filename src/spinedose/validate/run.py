@@ -89,7 +89,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "mc",
         "Absolute depth doses and profiles of ideal fields in slabs",
-        ("EGSnrc, Mohan spectra (all tables of shared mc_reference)",),
+        ("EGSnrc (all tables of shared mc_reference) and ompMC (validation/monte_carlo), Mohan spectra",),
         (REFERENCE, SPECTRA),
         (NO_HEAD,),
         monte_carlo,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spinedose.engine import open_field_beam
+from spinedose.exposure import on_host
 from spinedose.fluence_model import fluence_raster
 from spinedose.machine import Machine
 from spinedose.measurements import read_measurements
@@ -30,7 +31,7 @@ def in_air(bench: Bench, machine: Machine, beam: str, side_cm: float) -> float:
     segments = segment_beam(open_field_beam(machine, model, (side_cm, side_cm)))
     raster = fluence_raster(segments, machine, model)
     maps = bench.device.fluence(machine, model, segments, raster, None)
-    return float(lookup(maps.photon[0], maps.raster, np.zeros(1), np.zeros(1))[0])
+    return float(lookup(on_host(maps.photon[0]), maps.raster, np.zeros(1), np.zeros(1))[0])
 
 
 def scatter_factors(bench: Bench, tag: Tag, machine: Machine | None) -> Found:

@@ -34,6 +34,9 @@ Array = NDArray[np.float64]
 
 REFERENCE, SPECTRA = "mc_reference", "spectra"
 
+OWN = Path(__file__).resolve().parents[3] / "validation" / "monte_carlo"
+"""More cases, in a checkout; see their README."""
+
 NAMED = re.compile(r"pdd_(?P<energy>\d+)mv_(?P<phantom>\w+)_(?P<side>\d+)x(?P=side)_(?P<geometry>parallel|ssd100)\.csv")
 
 MATERIALS = {"bone": "cortical-bone-icrp"}
@@ -216,9 +219,14 @@ class SlabCase:
         return distance
 
 
-def cases(folder: Path) -> list[SlabCase]:
-    """All depth doses of a folder."""
-    return [SlabCase.read(path) for path in sorted(folder.glob("pdd_*.csv")) if NAMED.fullmatch(path.name)]
+def cases(*folders: Path) -> list[SlabCase]:
+    """All depth doses of some folders; of two with one name the first."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("pdd_*.csv")):
+            if NAMED.fullmatch(path.name):
+                found.setdefault(path.name, path)
+    return [SlabCase.read(path) for path in found.values()]
 
 
 def _criterion(case: SlabCase, layer: Layer, bench: Bench) -> Criterion:
@@ -249,7 +257,7 @@ def _counts(case: SlabCase, layer: Layer) -> NDArray[np.bool_]:
 def monte_carlo(bench: Bench, tag: Tag, machine: Machine | None) -> Found:
     """Depth doses, and profiles where there are some, of every case of the folder."""
     lines, curves = list[Line](), list[Drawn]()
-    for case in cases(bench.data / REFERENCE):
+    for case in cases(bench.data / REFERENCE, OWN):
         bench.tanks.report(f"Monte Carlo, {case.title}")
         dose = case.compute(bench.data / SPECTRA, backend=bench.device.name)
         mine = case.on_axis(dose)

@@ -154,7 +154,7 @@ class CpuBackend(Backend):
         from numba import get_num_threads
         from threadpoolctl import threadpool_limits
 
-        from spinedose.backends.cpu.sweep import ROW, matter_in_rows, sweep
+        from spinedose.backends.cpu.sweep import ROW, matter_in_rows, rows_with_faces, sweep
 
         deposit = np.zeros(scene.density.shape, np.float32)
         rate, stages = np.array(cones.basis.rate_per_cm, np.float32), np.array(cones.basis.stages, np.int64)
@@ -170,6 +170,8 @@ class CpuBackend(Backend):
                 matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
                 own = _for_electrons(scene, cones)
                 matters = (matter, np.ascontiguousarray(own.transpose(0, 2, 1)) if is_turned else own)
+                kind = np.ascontiguousarray(scene.material.transpose(0, 2, 1)) if is_turned else scene.material
+                faces = rows_with_faces(kind) if len(cones.returned) > 1 else np.zeros(kind.shape[:2], np.bool_)
                 extent = matter_in_rows(matter)
                 chosen = np.flatnonzero((along == 0) == is_turned)
                 bundles = list(_bundles(directions, scene.grid, chosen, is_turned, side_by_side))
@@ -190,7 +192,8 @@ class CpuBackend(Backend):
                         np.array([bundle.axis for bundle in some]),
                         np.array([bundle.backwards for bundle in some]),
                         np.cumsum([0, *(len(bundle.chosen) for bundle in some)]),
-                        slope, offset, step, rate, stages, *matters, extent, here.low, field_weights, here.field,
+                        slope, offset, step, rate, stages, *matters, kind, faces, cones.returned, extent,
+                        here.low, field_weights, here.field,
                         here.reached, halo_weights, here.halo, state, left,
                     )  # fmt: skip
                     done += len(members)

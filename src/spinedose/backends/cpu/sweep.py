@@ -205,6 +205,43 @@ def matter_in_rows(density):
     return extent
 
 
+@njit(parallel=True, cache=True)
+def rows_with_faces(kind):
+    """Rows in which there is other matter than water: bool (n0, n1)."""
+    found = np.zeros(kind.shape[:2], np.bool_)
+    for a in prange(kind.shape[0]):
+        for b in range(kind.shape[1]):
+            for i in range(kind.shape[2]):
+                if kind[a, b, i] > 0:
+                    found[a, b] = True
+                    break
+    return found
+
+
+@njit(fastmath=_FAST, error_model="numpy")
+def _send_back(kind, returned, density, here, there, low, high, first, last, state, at, deposit):
+    """Electrons that come into matter which scatters them more: some of their energy stays in the voxel before it.
+
+    Row of voxels `here`, and `there` on the same rays one step before (both flat, of voxel 0); electrons have the rows
+    `first` up to `last` of `state`, whose voxel 0 is at `at` in row 0 (docs/theory/heterogeneity.md, equation 4).
+    """
+    for i in range(low, high):
+        own = returned[kind[here + np.uint64(i)]]
+        if own == 0:
+            continue
+        before = np.int64(there) + i
+        share = own - returned[kind[before]]
+        if share <= 0 or density[before] == 0:
+            continue
+        back = np.float32(0.0)
+        for s in range(first, last):
+            place = at + np.uint64(s * ROW + i)
+            part = share * state[place]
+            state[place] -= part
+            back += part
+        deposit[before] += back
+
+
 @njit(fastmath=_FAST, error_model="numpy")
 def _fetch(sources, first_source, k, start, low, high, q):
     """Copy the sources of voxels `low` up to `high` into `q`, a row of ROW floats for each of `k` stages.
@@ -239,8 +276,8 @@ def _make_sources(a, b, first, weights_field, field, reached, weights_halo, halo
 
 @njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")
 def sweep(
-    axis, backwards, begin, slope, offset, step_cm, rate, stages, density, electron_density, extent,
-    first, weights_field, field, reached, weights_halo, halo, state, deposit,
+    axis, backwards, begin, slope, offset, step_cm, rate, stages, density, electron_density, kind, faces, returned,
+    extent, first, weights_field, field, reached, weights_halo, halo, state, deposit,
 ):  # fmt: skip
     """Make the sources of S bundles of directions and carry them through the grid, slice after slice (stages D and E).
 
@@ -265,6 +302,12 @@ def sweep(
     density, electron_density : float32 (n0, n1, n2)
         Electron density relative to water, in which the first chain (scattered photons) is carried, and that times the
         factor of each material for electrons, in which all others are.
+    kind : uint8 (n0, n1, n2)
+        Number of each voxel's material.
+    faces : bool (n0, n1)
+        Rows that hold other matter than water, from `rows_with_faces`; none: nothing is sent back.
+    returned : float32 (m,)
+        Share of the energy of electrons coming from water that each material sends back.
     extent : int32 (n0, n1, 2)
         From `matter_in_rows`: in voxels without matter nothing is released and nothing changes, so they are left out.
     first : int64 (3,)
@@ -286,14 +329,14 @@ def sweep(
         a, b = begin[s], begin[s + 1]
         _sweep_bundle(
             axis[s], backwards[s], slope[a:b], offset[a:b], step_cm[a:b], rate, stages, density, electron_density,
-            extent, first, weights_field[a * k : b * k], field, reached, weights_halo[a * k : b * k], halo,
-            state[s], deposit[s],
+            kind, faces, returned, extent, first, weights_field[a * k : b * k], field, reached,
+            weights_halo[a * k : b * k], halo, state[s], deposit[s],
         )  # fmt: skip
 
 
 @njit(fastmath=_FAST, error_model="numpy")
 def _sweep_bundle(
-    axis, backwards, slope, offset, step_cm, rate, stages, density, electron_density, extent,
+    axis, backwards, slope, offset, step_cm, rate, stages, density, electron_density, kind, faces, returned, extent,
     first, weights_field, field, reached, weights_halo, halo, state, deposit,
 ):  # fmt: skip
     """Sweep the directions of one bundle; arguments as in `sweep`.
@@ -316,6 +359,7 @@ def _sweep_bundle(
     for row in range(count * rays * k):
         state[row * ROW : row * ROW + width] = 0
     of_photons, of_electrons, left = density.reshape(-1), electron_density.reshape(-1), deposit.reshape(-1)
+    kinds = kind.reshape(-1)
     dark, bright = np.zeros(k * ROW, np.float32), np.empty(k * ROW, np.float32)
     sources = np.empty((count * k, halo.shape[3]), np.float32)
     for t in range(nt):
@@ -333,6 +377,17 @@ def _sweep_bundle(
                 shift = high_2[m] - math.floor(slope[m, 1] * t + offset[m, 1])
                 if is_bright:
                     _fetch(sources, m * k, k, first[2], low, high, q)
+                if t > 0 and faces[a, b]:
+                    dj = math.floor(slope[m, 0] * t + offset[m, 0]) - math.floor(slope[m, 0] * (t - 1) + offset[m, 0])
+                    di = math.floor(slope[m, 1] * t + offset[m, 1]) - math.floor(slope[m, 1] * (t - 1) + offset[m, 1])
+                    last_slab, last_j = slab + 1 if backwards else slab - 1, j - dj
+                    if 0 <= last_j < nj:
+                        c, d = (last_slab, last_j) if axis == 0 else (last_j, last_slab)
+                        _send_back(
+                            kinds, returned, of_photons, np.uint64((a * n1 + b) * n2), (c * n1 + d) * n2 - di,
+                            max(low, di), min(high, n2 + di), stages[0], k, state,
+                            np.uint64((m * rays + ray) * k * ROW + shift), left,
+                        )  # fmt: skip
                 s = 0
                 for c in range(rate.size):
                     x = rate[c] * step_cm[m]

@@ -1,7 +1,8 @@
 """Measured curves held against calculated ones: depth doses, profiles and output ratios become lines and drawings.
 
 Both curves of a pair are scaled where the measurement says most: depth doses by their mean from 9.5 to 10.5 cm - what
-remains is the shape, the rest is output -, profiles by their mean around the axis. Profiles are centred first.
+remains is the shape, the rest is output -, profiles by their mean around the axis. Profiles are centred first, and the
+measured one is turned into means over voxels, as calculated doses are.
 """
 
 from __future__ import annotations
@@ -116,7 +117,10 @@ def profile_lines(
     x = scan.positions_cm - centre_cm(scan.positions_cm, scan.values)
     width = field_width_cm(scan.positions_cm, scan.values)
     near = AXIS_SHARE * width
-    measured = scan.values / scan.values[np.abs(x) <= near].mean()
+    run = volume.grid.axes_cm[2 if scan.kind == "inline" else 0]
+    fine, means = as_voxels(x, scan.values / scan.values[np.abs(x) <= near].mean(), run)
+    x = x[(x >= fine[0]) & (x <= fine[-1])]
+    measured = np.interp(x, fine, means)
     p, q = profile(volume, "y" if scan.kind == "inline" else "x", scan.depth_cm + setup.depth_shift_cm, detector)
     q = q / np.interp(x[np.abs(x) <= near], p, q).mean()
     comparison = compare_curves((x, measured), (p, q), kind="profile")
@@ -128,9 +132,8 @@ def profile_lines(
             criterion, words = PARTS[part.name]
             lines.append(Line.of_region(tag, criteria[criterion], part, region=words, **facts))
     try:
-        run = volume.grid.axes_cm[2 if scan.kind == "inline" else 0]
-        wider = MM_PER_CM * (np.array(penumbra_cm(p, q)) - np.array(penumbra_cm(*as_voxels(x, measured, run))))
-        lines.append(Line.of(tag, criteria["penumbra"], wider, region="penumbra 80-20 %, means over voxels", **facts))
+        wider = MM_PER_CM * (np.array(penumbra_cm(p, q)) - np.array(penumbra_cm(fine, means)))
+        lines.append(Line.of(tag, criteria["penumbra"], wider, region="penumbra 80-20 %", **facts))
         wider = MM_PER_CM * (field_width_cm(p, q) - width)
         lines.append(Line.of(tag, criteria["width"], wider, region="width at 50 %", **facts))
     except InvalidInput as error:

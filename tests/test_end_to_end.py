@@ -116,3 +116,14 @@ def test_interrupting_leaves_nothing(demo: tuple[Path, str], tmp_path: Path) -> 
     assert complaint.splitlines()[-1] == "Interrupted; no file is half written."
     assert "Traceback" not in complaint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_checks_itself(demo: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = demo
+    done = _run("check", folder, "-o", tmp_path / "out", "--fine", "none", "--spacing-mm", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("WITHIN: ")
+    found = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
+    assert found["verdict"] == "within"
+    assert found["prescription"]["source"] == "plan"
+    assert [one["kind"] for one in found["inputs"]] == ["RTPLAN", "RTSTRUCT", "RTDOSE", "CT"]

@@ -13,6 +13,7 @@ import spinedose
 FACE = {
     "Assignment",
     "Beam",
+    "Check",
     "CtImage",
     "Dose",
     "Grid",
@@ -26,6 +27,7 @@ FACE = {
     "UnsupportedPlan",
     "Volume",
     "__version__",
+    "check",
     "compute_dose",
     "list_machines",
     "machine",
@@ -63,8 +65,8 @@ def test_other_names_are_not() -> None:
     assert not hasattr(spinedose, "_nonsense")
 
 
-def test_machine_is_a_function_whichever_way_it_was_loaded() -> None:
-    """The room `spinedose.machine` has the same name as the function, so importing the room must not hide it."""
+def test_rooms_are_functions_whichever_way_they_were_loaded() -> None:
+    """The rooms `machine` and `check` have the same names as the functions, so importing them must not hide these."""
     for first in ("import spinedose", "import spinedose.machine", "from spinedose.machine import list_machines"):
         code = f"""
 {first}
@@ -75,7 +77,18 @@ except spinedose.UnknownMachine:
     print("asked")
 """
         assert _run(code) == "asked", first
+    for first in ("import spinedose", "import spinedose.check", "from spinedose.check import Check"):
+        code = f"""
+{first}
+import spinedose
+try:
+    spinedose.check()
+except spinedose.InvalidInput:
+    print("asked", issubclass(spinedose.Check, object))
+"""
+        assert _run(code) == "asked True", first
     assert isinstance(spinedose.machine, types.ModuleType)
+    assert callable(spinedose.check)
     assert callable(spinedose.machine)
 
 
@@ -85,7 +98,7 @@ def test_importing_loads_nothing_heavy() -> None:
     assert _run("import sys, spinedose; print('numpy' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["dose", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["dose", "--help"], ["check", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys

@@ -39,8 +39,9 @@ HEAD = """\
 HOW = """\
 Differences are calculated minus measured. Everything is computed by the engine with its default settings (`spinedose
 validate`), voxels of 2 to 2.5 mm (1 mm for 1 x 1 cm, 4 to 5 mm where only the axis of a wide field counts), blurred as
-the detector blurs. The mean over a voxel widens a penumbra by another 0.2 to 0.5 mm; that is not taken out. Depth doses
-meet at 10 cm depth, so that their shape is compared, and outputs apart from it. Where field edges and depth zero of a
+the detector blurs. A calculated dose is the mean over a voxel, which widens a penumbra by 0.2 to 0.5 mm; measured
+profiles are turned into such means before they are compared. Depth doses meet at 10 cm depth, so that their shape is
+compared, and outputs apart from it. Where field edges and depth zero of a
 measurement really were is part of the measurement: the fit found it, and each case says what. **Held out** data were
 not used in any fit; data **used in the fit** are shown because a fit may fail; those of an **other machine** can only
 show that nothing is grossly wrong. Limits and their sources are in
@@ -229,7 +230,9 @@ def draw(results: Results, folder: Path) -> dict[str, list[Path]]:
         ]
         add("scatter-factors", "scatter_factors", columns, 5.0, 8.0)
     for outcome in by_case.get("mc", []):
-        add("mc", "monte_carlo", [(curve.title, [curve]) for curve in outcome.curves], 1.0, 4.0)
+        phantoms = dict.fromkeys(curve.title.split(", ")[1] for curve in outcome.curves)
+        columns = [(name, [c for c in outcome.curves if f", {name}, " in c.title]) for name in phantoms]
+        add("mc", "monte_carlo", columns, 1.0, 6.0)
     return found
 
 

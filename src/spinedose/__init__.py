@@ -20,6 +20,7 @@ from spinedose._version import __version__
 
 if TYPE_CHECKING:
     from spinedose.assignments import Assignment
+    from spinedose.check import Check, check
     from spinedose.density import CtImage
     from spinedose.dicom.ct import read_ct
     from spinedose.dicom.dose import read_dose
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Assignment",
     "Beam",
+    "Check",
     "CtImage",
     "Dose",
     "Grid",
@@ -50,6 +52,7 @@ __all__ = [
     "UnsupportedPlan",
     "Volume",
     "__version__",
+    "check",
     "compute_dose",
     "list_machines",
     "machine",
@@ -62,6 +65,7 @@ __all__ = [
 _HOMES = {
     "Assignment": "spinedose.assignments",
     "Beam": "spinedose.plan",
+    "Check": "spinedose.check",
     "CtImage": "spinedose.density",
     "Dose": "spinedose.result",
     "Grid": "spinedose.grid",
@@ -74,6 +78,7 @@ _HOMES = {
     "UnknownMachine": "spinedose.errors",
     "UnsupportedPlan": "spinedose.errors",
     "Volume": "spinedose.grid",
+    "check": "spinedose.check",
     "compute_dose": "spinedose.engine",
     "list_machines": "spinedose.machine",
     "machine": "spinedose.machine",
@@ -89,8 +94,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'spinedose' has no attribute '{name}'")
     home = import_module(_HOMES[name])
-    # `spinedose.machine` is a room and, being callable, the function too: importing the room binds the name to it.
-    value = home if name == "machine" else getattr(home, name)
+    # These two are rooms and, being callable, the functions too: importing the room binds the name to it.
+    value = home if name in ("machine", "check") else getattr(home, name)
     globals()[name] = value
     return value
 

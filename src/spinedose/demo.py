@@ -27,7 +27,7 @@ from spinedose.dicom.plan import write_plan
 from spinedose.dicom.structures import write_structures
 from spinedose.geometry import collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid, Volume
-from spinedose.plan import Beam, Identity, Plan
+from spinedose.plan import Beam, Identity, Plan, PrescribedDose
 from spinedose.structures import Structure, StructureSet
 
 Array = NDArray[np.float64]
@@ -548,6 +548,7 @@ def _make_plan(structures: StructureSet) -> Plan:
         frame_of_reference_uid=structures.frame_of_reference_uid,
         structure_set_uid=structures.uid,
         identity=identity,
+        prescriptions=(PrescribedDose(FRACTIONS * FRACTION_DOSE_GY, "PTV", structures["PTV"].number),),
     )
 
 

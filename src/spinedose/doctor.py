@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -77,12 +76,13 @@ def _cpu() -> Finding:
 
 
 def _cuda() -> Finding:
-    """The CUDA backend, which needs CuPy and a device."""
-    if importlib.util.find_spec("spinedose.backends.cuda") is None:
-        return Finding("backend cuda", None, "not part of this version; the CPU is used")
-    if importlib.util.find_spec("cupy") is None:
-        return Finding("backend cuda", None, "CuPy is not installed: pip install 'spinedose[cuda12]' (or cuda13)")
-    return Finding("backend cuda", True, "CuPy is installed; it is tried at the first computation")
+    """The CUDA backend, by compiling its kernels for the first GPU."""
+    from spinedose.backends.select import select_backend
+
+    try:
+        return Finding("backend cuda", True, f"usable; {select_backend('cuda').device}")
+    except SpinedoseError as error:
+        return Finding("backend cuda", None, str(error))
 
 
 def _compiled() -> Finding:

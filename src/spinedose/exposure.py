@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,16 @@ class Shots:
             assert getattr(self, name).shape == (n,), name
 
 
+def on_host(array: Any) -> Any:
+    """An array of any backend as numpy."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def _beside(maps: Any, array: NDArray[Any]) -> Any:
+    """An array of the host where the maps are, so that both can be combined."""
+    return np.asarray(array, like=maps)
+
+
 def pool(segments: Sequence[Segments], maps: Sequence[FluenceMaps]) -> Shots:
     """All segments of some beams together; maps of segments at the same angles are added up.
 
@@ -89,7 +100,7 @@ def _summed(
     maps: Sequence[NDArray[np.float32]] | NDArray[np.float32], same: NDArray[np.intp], count: int
 ) -> NDArray[np.float32]:
     """Sum of the maps that have the same number, shape (count, ny, nx)."""
-    total = np.zeros((count, *maps[0].shape), np.float32)
+    total = np.zeros_like(maps[0], shape=(count, *maps[0].shape))
     for one, target in zip(maps, same, strict=True):
         total[target] += one
     return total
@@ -137,12 +148,12 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
     for one in maps.photon:  # in place, one at a time: all maps together take hundreds of megabytes
         one[np.abs(one) < floor] = 0
     total = maps.photon.sum(axis=0)
-    above = total > HALO_LEVEL * total.max()
+    above = on_host(total > HALO_LEVEL * total.max())
     share = [_ramp(above.any(axis=0), raster.pixel_cm), _ramp(above.any(axis=1), raster.pixel_cm)]
     columns, rows = (np.flatnonzero(part > 0) for part in share)
     cut = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    weight = (share[1][:, None] * share[0][None, :]).astype(np.float32)
-    inner = np.ascontiguousarray(maps.photon[cut] * weight[cut[1:]])
+    weight = _beside(maps.photon, (share[1][:, None] * share[0][None, :]).astype(np.float32))
+    inner = maps.photon[cut] * weight[cut[1:]]
     inner_raster = Raster(
         raster.x_cm + columns[0] * raster.pixel_cm,
         raster.y_cm + rows[0] * raster.pixel_cm,
@@ -150,7 +161,7 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
         len(columns),
         len(rows),
     )
-    nothing = np.zeros((len(inner), *maps.electron.shape[1:]), np.float32)
+    nothing = np.zeros_like(maps.electron)
     field = Shots(
         shots.gantry_deg,
         shots.collimator_deg,
@@ -521,7 +532,8 @@ def make_exposure(
     number = number[sorting]
     maps = shots.maps
     if np.any(np.diff(sorting) != 1):
-        maps = FluenceMaps(maps.photon[sorting], maps.raster, maps.electron[sorting], maps.electron_raster)
+        order = _beside(maps.photon, sorting)
+        maps = FluenceMaps(maps.photon[order], maps.raster, maps.electron[order], maps.electron_raster)
     shots = Shots(
         shots.gantry_deg[sorting],
         shots.collimator_deg[sorting],

@@ -155,6 +155,29 @@ class Identity:
     referring_physician: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PrescribedDose:
+    """A dose that a plan prescribes to a target.
+
+    Parameters
+    ----------
+    dose_gy : float
+        For all fractions [Gy], positive.
+    description : str
+        What the plan calls it.
+    structure_number : int
+        ROI number of the target; 0 when the plan does not say.
+    """
+
+    dose_gy: float
+    description: str = ""
+    structure_number: int = 0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.dose_gy) and self.dose_gy > 0):
+            raise InvalidInput(f"A dose of {self.dose_gy} Gy is prescribed", "a prescription is positive")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """A treatment plan.
@@ -177,6 +200,8 @@ class Plan:
         Beams left out, one sentence each with the reason (setup fields, port films).
     warnings : tuple of str
         What the reader of a result must know.
+    prescriptions : tuple of PrescribedDose
+        Doses that the plan prescribes to targets.
     """
 
     label: str
@@ -189,6 +214,7 @@ class Plan:
     identity: Identity = field(default_factory=Identity)
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    prescriptions: tuple[PrescribedDose, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.beams:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from cuda_on_host import backend_on_device, backend_on_host, device_is_wanted, on_device
 from numpy.typing import NDArray
 
 from spinedose.backends.base import Backend, Moments, Scene
@@ -15,8 +16,9 @@ from spinedose.density import CtImage
 from spinedose.directions import Directions
 from spinedose.grid import Grid, Volume
 
-BACKENDS = ("cpu",)
-"""Names of all backends; a stage test is written once and runs on each."""
+BACKENDS = ("cpu", "cuda-on-host", *(("cuda",) if device_is_wanted() else ()))
+"""All backends that can run here, and `cuda` where it has to; a stage test is written once and runs on each. On the
+host the unchanged CUDA kernels run as C++, with fused multiply-add, as a GPU rounds."""
 
 Y_00 = float(1 / np.sqrt(4 * np.pi))
 
@@ -24,6 +26,10 @@ Y_00 = float(1 / np.sqrt(4 * np.pi))
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """A backend, to be used only through the seam."""
+    if request.param == "cuda-on-host":
+        return backend_on_host("fused")
+    if request.param == "cuda":
+        return backend_on_device()
     return select_backend(request.param)
 
 
@@ -87,7 +93,7 @@ def carry(backend: Backend) -> Callable[..., NDArray[np.float32]]:
         high = tuple(a + n for a, n in zip(low, energy.shape, strict=True))
         nothing: Moments = backend.new_moments(scene, low, high, 0)
         something: Moments = backend.new_moments(scene, low, high, 0)
-        something.values[:, :, 0, :] = np.asarray(energy * Y_00, np.float32)
+        something.values[:, :, 0, :] = on_device(backend, np.asarray(energy * Y_00, np.float32))
         field, halo = (nothing, something) if as_halo else (something, nothing)
         return backend.transport(scene, field, halo, cones, single)
 

@@ -17,6 +17,7 @@ from scipy.ndimage import uniform_filter
 
 from spinedose.backends.base import Backend
 from spinedose.errors import BeamDataError, InvalidInput
+from spinedose.exposure import on_host
 from spinedose.fluence_model import (
     HALF,
     LOWER,
@@ -61,8 +62,9 @@ Stage = Callable[..., FluenceMaps]
 def fluence(backend: Backend) -> Stage:
     """The fluence stage of a backend."""
 
-    def stage(*arguments: Any, voxel_axes: Any = None) -> FluenceMaps:
-        return backend.fluence(*arguments, voxel_axes) if len(arguments) < 5 else backend.fluence(*arguments)
+    def stage(machine: Any, beam_model: Any, segments: Any, raster: Any, voxel_axes: Any = None) -> FluenceMaps:
+        maps = backend.fluence(machine, beam_model, segments, raster, voxel_axes)
+        return replace(maps, photon=on_host(maps.photon), electron=on_host(maps.electron))
 
     return stage
 

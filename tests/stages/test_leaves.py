@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from spinedose.backends.base import Backend
+from spinedose.exposure import on_host
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.machine import Machine, read_machine
 from spinedose.segments import segment_beam
@@ -35,8 +36,9 @@ Stage = Callable[..., FluenceMaps]
 def fluence(backend: Backend) -> Stage:
     """The fluence stage of a backend."""
 
-    def stage(*arguments: Any, voxel_axes: Any = None) -> FluenceMaps:
-        return backend.fluence(*arguments, voxel_axes) if len(arguments) < 5 else backend.fluence(*arguments)
+    def stage(machine: Any, beam_model: Any, segments: Any, raster: Any, voxel_axes: Any = None) -> FluenceMaps:
+        maps = backend.fluence(machine, beam_model, segments, raster, voxel_axes)
+        return replace(maps, photon=on_host(maps.photon), electron=on_host(maps.electron))
 
     return stage
 

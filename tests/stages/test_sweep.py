@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from cuda_on_host import on_device
 from scipy.special import gammainc
 
 from spinedose.backends.base import Backend, Scene
@@ -187,7 +188,7 @@ def test_field_and_halo_add_up_where_their_boxes_differ(backend: Backend, make_s
         def transport(field: np.ndarray, halo: np.ndarray, single: Directions = single) -> np.ndarray:
             inner = backend.new_moments(scene, (2, 3, 1), (5, 6, 7), 0)
             outer = backend.new_moments(scene, (1, 1, 0), (7, 8, 10), 0)
-            inner.values[:, :, 0], outer.values[:, :, 0] = field, halo
+            inner.values[:, :, 0], outer.values[:, :, 0] = on_device(backend, field), on_device(backend, halo)
             return backend.transport(scene, inner, outer, cones, single)
 
         field = rng.uniform(0, 1, (3, 3, 6)).astype(np.float32)

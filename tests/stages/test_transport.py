@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cuda_on_host import on_device
 
 from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.cones import ConeTable, cone_table
@@ -28,7 +29,8 @@ def lit(
     moments = backend.new_moments(scene, low, high, order)
     wave = harmonics(beam / np.linalg.norm(beam), order)
     wave = np.concatenate([wave, hardness * wave])
-    moments.values[...] = np.asarray(energy[:, :, None, :] * wave[None, None, :, None], np.float32)
+    values = np.asarray(energy[:, :, None, :] * wave[None, None, :, None], np.float32)
+    moments.values[...] = on_device(backend, values)
     return moments
 
 

@@ -99,7 +99,7 @@ def test_senseless_fields_are_refused(change: dict[str, object], message: str) -
 
 
 def test_matter_is_tissue_by_its_density_or_what_one_says() -> None:
-    """A bone slab in water by density, by name, by a mask and by names voxel by voxel: all the same; titanium is not."""
+    """A bone slab in water by density, by name, by a mask or by names of voxels: all the same; titanium is not."""
     values = np.full((8, 12, 8), 1.0, np.float32)
     values[:, 4:6] = 1.92
     density = Volume(block((8, 12, 8), 1.0).grid, values)

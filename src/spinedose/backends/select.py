@@ -1,9 +1,27 @@
-"""Choose the backend: `auto`, `cpu`, and, once there, `cuda`."""
+"""Choose the backend: `auto`, `cpu`, `cuda`, or one of several GPUs by number, `cuda:1`."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import os
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 from spinedose.backends.base import Backend
 from spinedose.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from spinedose.backends.cuda.backend import CudaBackend
+
+log = logging.getLogger(__name__)
+
+NAMES = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+"""All names of backends."""
+
+OLDEST = 75
+"""Compute capability, times ten, from which on the kernels are compiled in the tests."""
 
 
 def select_backend(name: str = "auto") -> Backend:
@@ -12,17 +30,79 @@ def select_backend(name: str = "auto") -> Backend:
     Parameters
     ----------
     name : str
-        `"auto"` (the fastest that can be used here) or `"cpu"`.
+        `"auto"` (a GPU where one can be used, otherwise the CPU), `"cpu"`, `"cuda"` (the first GPU), or `"cuda:1"`, and
+        so on. A GPU becomes the current one of the calling thread.
 
     Raises
     ------
     BackendUnavailable
         For an unknown or unusable backend.
     """
-    if name in ("auto", "cpu"):
-        from spinedose.backends.cpu.backend import CpuBackend
+    known = NAMES.fullmatch(name)
+    if known is None:
+        raise BackendUnavailable(
+            f"There is no backend '{name}'",
+            "it computes on the CPU, or on NVIDIA GPUs by their number",
+            "Use auto, cpu, cuda or cuda:1",
+        )
+    if name == "cpu":
+        return _cpu()
+    if name == "auto":
+        try:
+            return _used(0)
+        except BackendUnavailable as error:
+            log.info("computing on the CPU: %s", error)
+            return _cpu()
+    return _used(int(known[1] or 0))
 
-        return CpuBackend()
-    raise BackendUnavailable(
-        f"There is no backend '{name}' in this version", "it computes on the CPU only", "Use auto or cpu"
-    )
+
+def _cpu() -> Backend:
+    from spinedose.backends.cpu.backend import CpuBackend
+
+    return CpuBackend()
+
+
+def _used(number: int) -> Backend:
+    gpu = _cuda(number, os.getpid())
+    gpu.use()
+    return gpu
+
+
+@lru_cache(maxsize=16)
+def _cuda(number: int, process: int) -> CudaBackend:
+    """The backend of a GPU, one a process: a forked process cannot use its parent's and asks anew."""
+    from spinedose.backends.cuda.backend import CudaBackend
+
+    if importlib.util.find_spec("cupy") is None:
+        raise BackendUnavailable(
+            "No GPU can be used", "CuPy is not installed", "Install it: pip install 'spinedose[cuda12]' (or cuda13)"
+        )
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+        if number >= count:
+            raise BackendUnavailable(f"There is no GPU {number}", f"{count} were found", "Use a smaller number, or cpu")
+        facts = cupy.cuda.runtime.getDeviceProperties(number)
+        capability = 10 * facts["major"] + facts["minor"]
+        device = f"{facts['name'].decode()}, {facts['totalGlobalMem'] / 2**30:.0f} GiB, {_driver(cupy)}"
+        if capability < OLDEST:
+            raise BackendUnavailable(
+                f"The GPU {device} is too old",
+                f"its compute capability is {capability / 10}, {OLDEST / 10} is needed",
+                "Use cpu",
+            )
+        return CudaBackend(cupy, cupy.RawModule, number=number, device=device)
+    except BackendUnavailable:
+        raise
+    except Exception as error:  # CuPy, driver and compiler have many; each is a reason to say, and none is a bug here
+        advice = "Check the driver, and that CuPy fits it; worker processes have to be spawned, not forked. Or use cpu"
+        raise BackendUnavailable(
+            f"GPU {number} cannot be used", f"{type(error).__name__}: {error}".replace("\n", " ").rstrip("."), advice
+        ) from error
+
+
+def _driver(cupy: object) -> str:
+    """Version of CUDA that the driver offers."""
+    version = cupy.cuda.runtime.driverGetVersion()  # type: ignore[attr-defined]
+    return f"CUDA {version // 1000}.{version % 1000 // 10}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +42,7 @@ _DICOM_SUFFIXES = ("", ".dcm", ".dicom", ".dic", ".ima", ".img", ".ct")
 
 
 def read_ct(
-    directory: PathLike,
+    directory: PathLike | Sequence[PathLike],
     *,
     missing_slices: Literal["refuse", "interpolate"] = "refuse",
     patient_position: str | None = None,
@@ -51,8 +53,8 @@ def read_ct(
 
     Parameters
     ----------
-    directory : path
-        Folder with the CT slices of one series.
+    directory : path, or sequence of paths
+        Folder with the CT slices of one series, or the files themselves.
     missing_slices : {"refuse", "interpolate"}
         What to do where one slice is missing between two neighbours: refuse the series, or interpolate it linearly
         and warn. Two or more missing in a row are always refused.
@@ -78,12 +80,12 @@ def read_ct(
         raise InvalidInput(
             f"Patient position '{patient_position}' is not known", "", f"Use one of {', '.join(PATIENT_POSITIONS)}"
         )
-    folder = Path(directory)
     with quiet_pydicom():
-        slices = [_read_slice(path, item) for path, item in _ct_files(folder)]
+        slices = [_read_slice(path, item) for path, item in _ct_files(directory)]
         if not slices:
+            place = f"Folder '{directory}'" if isinstance(directory, str | os.PathLike) else "The list of files"
             raise InvalidInput(
-                f"Folder '{folder}' has no CT slices",
+                f"{place} has no CT slices",
                 "no file in it is a CT image, and folders within it are not searched",
                 "Name the folder of the slices",
             )
@@ -133,16 +135,23 @@ class _Slice:
         return self.origin_mm[self.axes[2]]
 
 
-def _ct_files(folder: Path) -> list[tuple[Path, Item]]:
-    """CT slices of a folder with their headers, by name."""
+def _ct_files(directory: PathLike | Sequence[PathLike]) -> list[tuple[Path, Item]]:
+    """CT slices of a folder, or of a list, with their headers, by name."""
+    if not isinstance(directory, str | os.PathLike):
+        return _ct_among([Path(file) for file in directory])
+    folder = Path(directory)
     if not folder.is_dir():
         problem = f"'{folder}' is not a folder" if folder.exists() else f"There is no folder '{folder}'"
         raise InvalidInput(problem, "the CT is asked for as a folder of slices", "Name the folder")
-    found: list[tuple[Path, Item]] = []
     try:
-        paths = sorted(folder.iterdir())
+        return _ct_among(sorted(folder.iterdir()))
     except OSError as error:
         raise UnreadableFile(f"Folder '{folder}' cannot be opened", str(error.strerror or error)) from error
+
+
+def _ct_among(paths: Sequence[Path]) -> list[tuple[Path, Item]]:
+    """CT slices among files."""
+    found: list[tuple[Path, Item]] = []
     for path in paths:
         if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
             continue

@@ -54,6 +54,8 @@ class PlannedDose:
         SOP Instance UIDs of the dose, its plan and its structure set, and its frame of reference; empty when absent.
     description : str
         Series description.
+    system : str
+        What computed it, as far as the file says: manufacturer, model, software versions and dose comment.
     warnings : tuple of str
         What the reader of a comparison must know.
     """
@@ -67,6 +69,12 @@ class PlannedDose:
     frame_of_reference_uid: str = ""
     description: str = ""
     warnings: tuple[str, ...] = ()
+    system: str = ""
+
+    @property
+    def values_are_positive(self) -> bool:
+        """Whether there is any dose in it."""
+        return bool(np.any(self.dose.values > 0))
 
     @property
     def grid(self) -> Grid:
@@ -143,7 +151,14 @@ def read_dose(path: PathLike) -> PlannedDose:
         frame_of_reference_uid=file.text("FrameOfReferenceUID", default=""),
         description=file.text("SeriesDescription", default=""),
         warnings=tuple(warnings),
+        system=_system(file),
     )
+
+
+def _system(file: Item) -> str:
+    """What computed the dose, in one line; empty when the file does not say."""
+    keywords = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DoseComment")
+    return "; ".join(dict.fromkeys(" ".join(texts) for word in keywords if (texts := file.texts(word))))
 
 
 def _read_geometry(file: Item) -> tuple[Grid, tuple[int, int, int], tuple[bool, bool, bool]]:

@@ -21,7 +21,7 @@ from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom
 from spinedose.dicom._writing import decimal, decimals, item, new_dataset, save_aside, unique
 from spinedose.errors import InvalidInput, SpinedoseError, UnsupportedPlan
 from spinedose.geometry import PATIENT_POSITIONS
-from spinedose.plan import LEAF_OVERLAP_TOLERANCE_CM, Beam, Plan
+from spinedose.plan import LEAF_OVERLAP_TOLERANCE_CM, Beam, Plan, PrescribedDose
 from spinedose.units import MM_PER_CM
 
 Array = NDArray[np.float64]
@@ -134,6 +134,7 @@ class _Group:
     fractions: int
     beams: dict[int, Item]
     states_beam_dose: bool
+    prescriptions: dict[int, float]
 
 
 def _read(
@@ -187,6 +188,7 @@ def _read(
         identity=read_identity(plan),
         skipped=tuple(skipped),
         warnings=unique(warnings),
+        prescriptions=_prescriptions(plan, group),
     )
 
 
@@ -237,7 +239,11 @@ def _choose_group(plan: Item, wanted: int | None, beams: dict[int, Item]) -> _Gr
     if not 1 <= fractions <= 1000:
         raise InvalidInput(f"{group.name} has {fractions} fractions", "that is no treatment")
     is_shared = group.text("BeamDoseMeaning", default="") == "FRACTION_LEVEL"
-    return _Group(number, fractions, references, states_beam_dose=not is_shared)
+    prescriptions = {
+        reference.integer("ReferencedDoseReferenceNumber"): reference.number("TargetPrescriptionDose", default=0.0)
+        for reference in group.items("ReferencedDoseReferenceSequence", "dose reference")
+    }
+    return _Group(number, fractions, references, states_beam_dose=not is_shared, prescriptions=prescriptions)
 
 
 def _why_no_dose(beam: Item, number: int, group: _Group, warnings: list[str]) -> str:
@@ -309,6 +315,24 @@ def _dose_points(plan: Item) -> dict[int, Array]:
         except InvalidInput:
             continue  # a damaged point costs a comparison, not the computation
     return points
+
+
+def _prescriptions(plan: Item, group: _Group) -> tuple[PrescribedDose, ...]:
+    """Doses prescribed to targets [Gy], the highest first: those of the fraction group where it names any."""
+    found = []
+    for reference in plan.items("DoseReferenceSequence", "dose reference"):
+        try:
+            number = reference.integer("DoseReferenceNumber", default=0)
+            is_target = reference.text("DoseReferenceType", default="") == "TARGET"
+            if not is_target or (group.prescriptions and number not in group.prescriptions):
+                continue
+            dose = group.prescriptions.get(number, 0.0) or reference.number("TargetPrescriptionDose", default=0.0)
+            if dose > 0:
+                name = reference.text("DoseReferenceDescription", default="")
+                found.append(PrescribedDose(dose, name, reference.integer("ReferencedROINumber", default=0)))
+        except InvalidInput:
+            continue  # a damaged prescription must be given by hand; the computation does not need it
+    return tuple(sorted(found, key=lambda one: -one.dose_gy))
 
 
 # ---------------------------------------------------------------------------------------------------------- one beam
@@ -758,6 +782,10 @@ def _plan_dataset(plan: Plan) -> Dataset:
         dataset.ReferencedStructureSetSequence = [
             item(ReferencedSOPClassUID=RTStructureSetStorage, ReferencedSOPInstanceUID=plan.structure_set_uid)
         ]
+    if plan.prescriptions:
+        dataset.DoseReferenceSequence = [
+            _dose_reference(number, one) for number, one in enumerate(plan.prescriptions, 1)
+        ]
     dataset.PatientSetupSequence = [item(PatientSetupNumber=1, PatientPosition=plan.patient_position)]
     dataset.FractionGroupSequence = [
         item(
@@ -771,6 +799,19 @@ def _plan_dataset(plan: Plan) -> Dataset:
     dataset.BeamSequence = [_beam_item(beam) for beam in plan.beams]
     dataset.ApprovalStatus = "UNAPPROVED"
     return dataset
+
+
+def _dose_reference(number: int, prescribed: PrescribedDose) -> Dataset:
+    reference = item(
+        DoseReferenceNumber=number,
+        DoseReferenceStructureType="VOLUME" if prescribed.structure_number else "SITE",
+        DoseReferenceDescription=prescribed.description,
+        DoseReferenceType="TARGET",
+        TargetPrescriptionDose=decimal(prescribed.dose_gy),
+    )
+    if prescribed.structure_number:
+        reference.ReferencedROINumber = prescribed.structure_number
+    return reference
 
 
 def _beam_reference(beam: Beam) -> Dataset:

@@ -1,0 +1,521 @@
+"""`CudaBackend`: the stages as CUDA kernels, on an NVIDIA GPU through CuPy, or compiled for the host in tests.
+
+The kernels lie in `kernels/`, one file a stage. Array module and compiler are handed in: `(cupy, cupy.RawModule)` on a
+GPU, `(numpy, ...)` where the unchanged kernels are compiled as C++, so that all of this file runs without a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose._resources import folder
+from spinedose.backends.base import ALL_WATER, Backend, Moments, Progress, Scene
+from spinedose.backends.layout import (
+    FIELD_TOLERANCE,
+    HALO_TOLERANCE,
+    HARMONICS,
+    MOST_CHAINS,
+    MOST_DEGREE,
+    PIXELS,
+    RAYS,
+    RELEASE,
+    SHAPE,
+    box_struct,
+    chains_struct,
+    compress,
+    fan_structs,
+    recursion_factors,
+    source_matrix,
+    struct,
+    voxel_to_gantry,
+    voxel_to_map,
+    way_structs,
+)
+from spinedose.cones import ConeTable
+from spinedose.directions import Directions, harmonic_norms
+from spinedose.errors import BackendUnavailable, UnsupportedPlan
+from spinedose.exposure import Exposure, Fans
+from spinedose.fluence_model import FluenceMaps, Raster
+from spinedose.grid import Grid, Volume
+from spinedose.machine import BeamModel, Machine
+from spinedose.materials import Material
+from spinedose.segments import Segments
+
+log = logging.getLogger(__name__)
+
+KERNELS = {
+    "fluence": ("leaf_pairs", "leaf_crossings", "draw_leaves", "shade", "multiply_by_voxel", "add_scattered"),
+    "depth": ("radiological_depth",),
+    "terma": ("release", "add_moments"),
+    "sweep": ("sweep", "add_up"),
+}
+"""Kernels of each file in `kernels/`."""
+
+OPTIONS = ("--std=c++17",)
+
+THREADS = 128
+"""Threads of a block of the kernels that number voxels or rays in one row."""
+
+SHARE_OF_FREE = 0.6
+"""Part of the free device memory that blocks of directions, fans and energies may fill."""
+
+MOST_DIRECTIONS = 32
+"""Directions swept together at most: by then there are rays enough for any device."""
+
+PIECES = 64
+"""Pieces in which moments are multiplied with themselves, summed in double precision, and then combined."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def kernel_source(name: str) -> str:
+    """Text of a kernel file, with that of `common.cuh` in place of its #include line."""
+    place = folder("kernels")
+    common, own = ((place / file).read_text(encoding="utf-8") for file in ("common.cuh", f"{name}.cu"))
+    head, include, rest = own.partition('#include "common.cuh"\n')
+    assert include, f"{name}.cu does not include common.cuh"
+    line = head.count("\n") + 2
+    return f'{head}#line 1 "common.cuh"\n{common}#line {line} "{name}.cu"\n{rest}'
+
+
+def _on_device(
+    verb: Callable[Concatenate[CudaBackend, P], R],
+) -> Callable[Concatenate[CudaBackend, P], R]:
+    """Run a verb with the backend's device as that of the calling thread; say it when memory does not suffice."""
+
+    @wraps(verb)
+    def on_device(self: CudaBackend, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with self.context():
+                return verb(self, *args, **kwargs)
+        except MemoryError as error:
+            raise BackendUnavailable(
+                "The GPU has too little memory for this calculation",
+                str(error),
+                "Use a larger spacing, or compute on the CPU",
+                argument='backend="cpu"',
+            ) from error
+
+    return on_device
+
+
+@final
+class CudaBackend(Backend):
+    """An NVIDIA GPU, float32; data stay on it between the stages.
+
+    Parameters
+    ----------
+    xp : module
+        `cupy`, or `numpy` where kernels are compiled for the host.
+    compile_kernels : callable
+        Takes `code` and `options`, gives an object with `get_function(name)`: `cupy.RawModule`.
+    number : int
+        Number of the device.
+    device : str
+        The device in words.
+    budget_bytes : int, optional
+        Memory that blocks of directions, fans and energies may fill; by default a share of what is free at the time.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        xp: Any,
+        compile_kernels: Callable[..., Any],
+        *,
+        number: int = 0,
+        device: str = "",
+        budget_bytes: int | None = None,
+    ) -> None:
+        self.xp = xp
+        self.number = number
+        self.device = device
+        self._budget_bytes = budget_bytes
+        with self.context():
+            modules = {name: compile_kernels(code=kernel_source(name), options=OPTIONS) for name in KERNELS}
+            self._kernel = {
+                kernel: modules[name].get_function(kernel) for name, kernels in KERNELS.items() for kernel in kernels
+            }
+            self.fan_budget_bytes = min(self._budget() // 4, 2**31)
+
+    def use(self) -> None:
+        """Make the device the current one of the calling thread, for what is done with its arrays between stages."""
+        if hasattr(self.xp, "cuda"):
+            self.xp.cuda.Device(self.number).use()
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Makes the device the current one of the calling thread."""
+        with self.xp.cuda.Device(self.number) if hasattr(self.xp, "cuda") else nullcontext():
+            yield
+
+    @_on_device
+    def load(
+        self,
+        electron_density: Volume,
+        material: NDArray[np.uint8] | None = None,
+        media: tuple[Material, ...] = (),
+    ) -> Scene:
+        """See `Backend.load`."""
+        density = self.upload(electron_density.values, np.float32)
+        kind = self.xp.zeros(density.shape, np.uint8) if material is None else self.upload(material, np.uint8)
+        return Scene(electron_density.grid, density, kind, media)
+
+    @_on_device
+    def fluence(
+        self,
+        machine: Machine,
+        beam_model: BeamModel,
+        segments: Segments,
+        raster: Raster,
+        voxel_axes: NDArray[np.float64] | None,
+    ) -> FluenceMaps:
+        """See `Backend.fluence`."""
+        from spinedose.backends.cuda.fluence import fluence
+
+        return fluence(self, machine, beam_model, segments, raster, voxel_axes)
+
+    @_on_device
+    def radiological_depth(self, scene: Scene, fans: Fans, path_factor: NDArray[np.float32] = ALL_WATER) -> Any:
+        """See `Backend.radiological_depth`; in memory the planes come first, (g, nz, nv, nu)."""
+        matter = self._scaled(scene, path_factor)
+        g = len(fans.rotation)
+        depth = self.xp.empty((g, fans.nz, fans.nv, fans.nu), np.float32)
+        rays = struct(
+            RAYS, nu=fans.nu, nv=fans.nv, planes=fans.nz, u=fans.u_cm, v=fans.v_cm, pitch=fans.pitch_cm,
+            sad=fans.sad_cm, step=fans.step_cm,
+        )  # fmt: skip
+        self.launch(
+            "radiological_depth", (fans.nu, fans.nv, g), (32, 4, 1),
+            matter, _shape(scene.grid), self.upload(fan_structs(scene.grid, fans)), rays, depth,
+        )  # fmt: skip
+        return depth.transpose(0, 2, 3, 1)
+
+    @_on_device
+    def new_moments(
+        self, scene: Scene, low: tuple[int, int, int], high: tuple[int, int, int], order: int, parts: int = 2
+    ) -> Moments:
+        """See `Backend.new_moments`; in memory the moments come first, (S (L + 1)^2, b0, b1, b2)."""
+        box = tuple(b - a for a, b in zip(low, high, strict=True))
+        values = self.xp.zeros((parts * (order + 1) ** 2, *box), np.float32)
+        return Moments(low, order, values.transpose(1, 2, 0, 3), self.xp.zeros(scene.grid.shape, np.float32))
+
+    @_on_device
+    def release(self, scene: Scene, exposure: Exposure, depth: Any, groups: tuple[int, int], moments: Moments) -> None:
+        """See `Backend.release`."""
+        assert moments.order <= MOST_DEGREE
+        planes = depth.transpose(0, 3, 1, 2)  # as they lie in memory
+        low, high = groups
+        voxels = moments.values[:, :, 0].size
+        block = self.block(high - low, 4 * voxels * exposure.attenuation.terma.shape[-1])
+
+        def work(a: int, b: int) -> None:
+            self._release(scene, exposure, planes[a:b], (low + a, low + b), moments)
+
+        self.in_blocks(high - low, block, work)
+
+    def _release(
+        self, scene: Scene, exposure: Exposure, planes: Any, groups: tuple[int, int], moments: Moments
+    ) -> None:
+        """Energies of a few groups, then their moments; nothing is added to before all memory is there."""
+        low, high = groups
+        fans, maps, table, grid = exposure.fans.part(low, high), exposure.maps, exposure.attenuation, scene.grid
+        start, end = int(exposure.first[low]), int(exposure.first[high])
+        electron = maps.electron[start:end]
+        softs, depths, parts = table.terma.shape[1:]
+        all_parts = parts + (len(table.lost) > 1)
+        assert moments.values.shape[2] == all_parts * (moments.order + 1) ** 2
+        assert len(table.lost) == 1 or table.lost.shape[1] > moments.order
+        shape = moments.values[:, :, 0].shape
+        reach = exposure.reach
+        numbers = struct(
+            RELEASE,
+            grid=_shape(grid), box=box_struct(moments.low, shape), groups=high - low, parts=parts,
+            has_electrons=bool(electron.any()), sad=fans.sad_cm,
+            u_low=reach.u_low, u_high=reach.u_high, v_low=reach.v_low, v_high=reach.v_high,
+            photon=_pixels(maps.raster), electron=_pixels(maps.electron_raster),
+            nu=fans.nu, nv=fans.nv, planes=fans.nz, fan_u=fans.u_cm, fan_v=fans.v_cm,
+            per_pitch=1.0 / fans.pitch_cm, per_step=1.0 / fans.step_cm,
+            softs=softs, depths=depths, radii=len(table.soft_row),
+            per_depth=1.0 / table.depth_step_cm, per_radius=1.0 / table.radius_step_cm,
+            electron_decay=table.electron_decay_per_cm,
+        )  # fmt: skip
+        energy = self.xp.empty((high - low, parts, *shape), np.float32)
+        inputs = (
+            scene.density,
+            scene.material,
+            self.upload(exposure.first[low : high + 1] - start, np.int32),
+            self.upload(voxel_to_gantry(grid, fans.isocentre_cm, fans.rotation)),
+            self.upload(voxel_to_map(grid, fans.isocentre_cm, exposure.shot_rotation[start:end], fans.sad_cm)),
+            self.upload(maps.photon[start:end], np.float32),
+            self.upload(electron, np.float32),
+            planes,
+            self.upload(fans.top_cm, np.float32),
+            self.upload(table.terma, np.float32),
+            self.upload(table.soft_row, np.float32),
+        )
+        source = np.asarray(grid.origin_cm) - fans.isocentre_cm - fans.sad_cm * fans.rotation[:, 2]
+        harmonics = struct(
+            HARMONICS,
+            grid=_shape(grid), box=box_struct(moments.low, shape), order=moments.order, parts=parts,
+            all_parts=all_parts, groups=high - low, degrees=table.lost.shape[1], spacing=grid.spacing_cm,
+        )  # fmt: skip
+        waves = (
+            self.upload(source, np.float32),
+            self.upload(recursion_factors(moments.order)),
+            self.upload(harmonic_norms(moments.order), np.float32),
+            scene.material,
+            self.upload(table.lost, np.float32),
+        )
+        voxels = int(np.prod(shape))
+        self.launch("release", (voxels,), (THREADS,), *inputs, numbers, energy, moments.electron_dose)
+        self.launch(
+            "add_moments", (-(-voxels // THREADS) * THREADS * (moments.order + 1) * all_parts,), (THREADS,),
+            energy, *waves, harmonics, moments.values.transpose(2, 0, 1, 3),
+        )  # fmt: skip
+
+    @_on_device
+    def transport(
+        self,
+        scene: Scene,
+        field: Moments,
+        halo: Moments,
+        cones: ConeTable,
+        directions: Directions,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """See `Backend.transport`."""
+        if len(cones.basis.stages) > MOST_CHAINS:
+            raise UnsupportedPlan("The cone table has too many chains for a GPU", f"there is room for {MOST_CHAINS}")
+        bright, dim = self._combined(field, halo, cones, directions)
+        deposit = self.xp.zeros(scene.density.shape, np.float32)
+        for_electrons = self._scaled(scene, cones.density_factor)
+        along = np.argmax(np.abs(directions.vector / scene.grid.spacing_cm), axis=1)
+        done = 0.0
+        for is_turned in (False, True):
+            chosen = np.flatnonzero((along == 0) == is_turned)
+            if not len(chosen):
+                continue
+            # rays that run mostly along x are swept in an array with x and y exchanged: threads side by side then read
+            # and write side by side in every slab
+            matters, left = (scene.density, for_electrons, scene.material), deposit
+            if is_turned:
+                bright = bright.turned(self.xp)  # one after the other: the memory of the first serves the second
+                dim = dim.turned(self.xp)
+                matters = tuple(self.xp.ascontiguousarray(one.transpose(0, 2, 1)) for one in matters)
+                left = self.xp.zeros(matters[0].shape, np.float32)
+            ways = way_structs(directions, scene.grid, chosen, is_turned)
+
+            def report(share: float, done: float = done, part: float = len(chosen) / len(along)) -> None:
+                if progress is not None:
+                    progress(done + part * share)
+
+            self._sweep(matters, ways, cones, bright.part(chosen), dim.part(chosen), left, report)
+            done += len(chosen) / len(along)
+            if is_turned:
+                deposit += left.transpose(0, 2, 1)
+        return self.to_host(deposit)
+
+    def _sweep(
+        self,
+        matters: tuple[Any, ...],
+        ways: NDArray[np.void],
+        cones: ConeTable,
+        bright: _Combined,
+        dim: _Combined,
+        left: Any,
+        report: Progress,
+    ) -> None:
+        """Stages D and E for directions of one storage order, in blocks; adds to `left`."""
+        chains, size = chains_struct(cones.basis), cones.basis.size
+        matter = matters[0]
+        n0, n1, n2 = matter.shape
+        shape = struct(SHAPE, n0=n0, n1=n1, n2=n2)
+        rays = max(n0, n1) * n2
+        lattice, returned = self.upload(ways), self.upload(cones.returned, np.float32)
+        sends_back = np.int32(len(cones.returned) > 1)
+        each = 4 * (matter.size + size * (bright.voxels + dim.voxels))
+
+        def work(a: int, b: int) -> None:
+            deposit = self.xp.empty((b - a, *matter.shape), np.float32)
+            sources = [
+                self.xp.matmul(self.upload(part.rows(a, b)), part.values.reshape(-1, part.voxels))
+                for part in (bright, dim)
+            ]
+            self.launch(
+                "sweep", (rays, b - a), (THREADS, 1),
+                *matters, returned, sends_back, shape, lattice[a:b], chains,
+                sources[0], bright.box, sources[1], dim.box, deposit,
+            )  # fmt: skip
+            self.launch("add_up", (matter.size,), (THREADS,), deposit, np.int32(b - a), np.int32(matter.size), left)
+            report(b / len(ways))
+
+        self.in_blocks(len(ways), self.block(len(ways), each, MOST_DIRECTIONS), work)
+
+    def _combined(
+        self, field: Moments, halo: Moments, cones: ConeTable, directions: Directions
+    ) -> tuple[_Combined, _Combined]:
+        """Combinations of all moments in the field's box, and of the halo's in its own (transport.md, 6)."""
+        inner, outer = self._stored(field), self._stored(halo)
+        parts = len(cones.energy)
+        place = np.add.outer(len(inner) // parts * np.arange(parts), np.arange(len(outer) // parts)).ravel()
+        start = np.subtract(field.low, halo.low)
+        there = tuple(slice(a, a + n) for a, n in zip(start, inner.shape[1:], strict=True))
+        for moment, target in zip(outer, place, strict=True):
+            inner[target] += moment[there]
+        return (
+            self._compressed(inner, field, cones, directions, FIELD_TOLERANCE),
+            self._compressed(outer, halo, cones, directions, HALO_TOLERANCE),
+        )
+
+    def _stored(self, moments: Moments) -> Any:
+        """Moments as `new_moments` lets them lie in memory, (S (L + 1)^2, b0, b1, b2)."""
+        return self.xp.ascontiguousarray(moments.values.transpose(2, 0, 1, 3))
+
+    def _compressed(
+        self, stored: Any, moments: Moments, cones: ConeTable, directions: Directions, tolerance: float
+    ) -> _Combined:
+        """The few combinations of moments that matter, in the memory of the moments; and what makes sources of them."""
+        flat = stored.reshape(len(stored), -1)
+        step = -(-flat.shape[1] // PIECES)
+        pieces = [flat[:, a : a + step] for a in range(0, flat.shape[1], step)]
+        products = self.xp.stack([self.xp.matmul(piece, piece.T) for piece in pieces])
+        covariance = self.to_host(products.sum(axis=0, dtype=np.float64))
+        combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
+        factors, rank = self.upload(combine, np.float32), len(combine)
+        for piece in pieces:
+            piece[:rank] = self.xp.matmul(factors, piece)
+        values = flat[:rank].reshape(rank, *stored.shape[1:])
+        return _Combined(moments.low, values, weights.astype(np.float32), flat[rank:])
+
+    @_on_device
+    def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
+        """See `Backend.electron_dose`."""
+        return self.to_host(moments.electron_dose)
+
+    def _scaled(self, scene: Scene, factor: NDArray[np.float32]) -> Any:
+        """Density times a factor of each material."""
+        if len(factor) == 1:
+            return scene.density
+        return scene.density * self.xp.take(self.upload(factor, np.float32), scene.material)
+
+    def upload(self, array: Any, kind: Any = None) -> Any:
+        """Contiguous on the device; structs go as bytes, whose layout the kernel knows."""
+        if kind is None and array.dtype.names is not None:
+            array = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
+        return self.xp.ascontiguousarray(self.xp.asarray(array, dtype=kind))
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of this backend as numpy."""
+        host: NDArray[Any] = array.get() if hasattr(array, "get") else np.asarray(array)
+        return host
+
+    def launch(self, kernel: str, threads: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
+        """Start a kernel with at least so many threads."""
+        assert all(a.flags.c_contiguous for a in args if getattr(a, "shape", ()))
+        grid = tuple(-(-n // b) for n, b in zip(threads, block, strict=True))
+        self._kernel[kernel](grid, block, args)
+
+    def _budget(self) -> int:
+        """Bytes that blocks may fill now."""
+        if self._budget_bytes is not None:
+            return self._budget_bytes
+        free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
+        return int(SHARE_OF_FREE * free)
+
+    def block(self, count: int, each_bytes: int, most: int | None = None) -> int:
+        """How many of `count` things that need so many bytes each are done at a time: equal blocks in the budget."""
+        fitting = max(1, min(self._budget() // max(each_bytes, 1), most or count))
+        blocks = -(-count // fitting) or 1
+        return -(-count // blocks) or 1
+
+    def in_blocks(self, count: int, block: int, work: Callable[[int, int], None]) -> None:
+        """Call `work(a, b)` for block after block; a block that does not fit into memory is halved and tried again."""
+        a = 0
+        while a < count:
+            b = min(a + block, count)
+            try:
+                work(a, b)
+            except MemoryError:
+                if block == 1:
+                    raise
+                block = -(-block // 2)
+                log.warning("GPU memory is short: going on with blocks of %d instead of %d", block, b - a)
+            else:
+                a = b
+                continue
+            self._forget()
+
+    def _forget(self) -> None:
+        """Give memory that is kept for later back to the device."""
+        if hasattr(self.xp, "get_default_memory_pool"):
+            self.xp.get_default_memory_pool().free_all_blocks()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Combined:
+    """Combinations of moments in a box of the grid, and what makes directional sources of them.
+
+    Parameters
+    ----------
+    low : tuple of 3 ints
+        First voxel of the box, in the array's order of axes.
+    values : array float32, shape (r, b0, b1, b2)
+        On the device.
+    weights : ndarray float32, shape (M, K, r)
+        Not on the device.
+    spare : array float32, shape (any, voxels)
+        Memory that may be used.
+    """
+
+    low: tuple[int, ...]
+    values: Any
+    weights: NDArray[np.float32]
+    spare: Any
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the box."""
+        return int(np.prod(self.values.shape[1:]))
+
+    @property
+    def box(self) -> np.void:
+        """The box as kernels take it."""
+        return box_struct(self.low, self.values.shape[1:])
+
+    def turned(self, xp: Any) -> _Combined:
+        """The same with x and y exchanged."""
+        z, y, x = self.low
+        r, b0, b1, b2 = self.values.shape
+        memory = self.spare[:r] if len(self.spare) >= r else xp.empty((r, self.voxels), np.float32)
+        values = memory.reshape(r, b0, b2, b1)
+        values[...] = self.values.transpose(0, 1, 3, 2)
+        return _Combined((z, x, y), values, self.weights, self.spare[r:])
+
+    def part(self, chosen: NDArray[np.intp]) -> _Combined:
+        """The same for some directions."""
+        return _Combined(self.low, self.values, self.weights[chosen], self.spare)
+
+    def rows(self, a: int, b: int) -> NDArray[np.float32]:
+        """Matrix of the directions a up to but not including b, (K (b - a), r)."""
+        return self.weights[a:b].reshape(-1, self.weights.shape[2])
+
+
+def _shape(grid: Grid) -> np.void:
+    n0, n1, n2 = grid.shape
+    return struct(SHAPE, n0=n0, n1=n1, n2=n2)
+
+
+def _pixels(raster: Raster) -> np.void:
+    p = raster.pixel_cm
+    return struct(PIXELS, nx=raster.nx, ny=raster.ny, x=raster.x_cm / p, y=raster.y_cm / p, per_cm=1.0 / p)

@@ -1,0 +1,430 @@
+"""The secondary check from files to a verdict: read, compute, compare, judge."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from spinedose.assignments import Assignment
+from spinedose.check import findings as finding
+from spinedose.check.inputs import (
+    CtLike,
+    DoseLike,
+    Inputs,
+    PathLike,
+    PlanLike,
+    StructuresLike,
+    gather,
+    versions,
+)
+from spinedose.check.numbers import (
+    beams_of,
+    gammas_of,
+    histogram,
+    measured_gammas,
+    measured_of,
+    measured_points,
+    quality_of,
+    structures_of,
+)
+from spinedose.check.outcome import Check, Finding, GammaFound, Names, Prescription, Role, StructureFound
+from spinedose.check.patterns import explain, find_pattern
+from spinedose.check.roles import fine_box, roles_of
+from spinedose.check.variants import find_causes, told
+from spinedose.check.verdict import assumptions_of, verdict_of
+from spinedose.criteria import Criteria, judge, read_criteria
+from spinedose.engine import Settings, compute_dose
+from spinedose.errors import InvalidInput
+from spinedose.hu_curve import read_curve
+from spinedose.machine import Machine, machine_for_beam
+from spinedose.nested import FineBox, fine_box_around
+from spinedose.plan import Plan
+from spinedose.plan_checks import PlanFact, plan_facts
+from spinedose.protocol import Evaluation, Match, Protocol, evaluate_protocol, match_structures, read_protocol
+from spinedose.result import Dose
+from spinedose.structures import StructureSet
+
+log = logging.getLogger(__name__)
+
+
+Progress = Callable[[str, float], None]
+
+
+COVERAGE = 95.0
+"""Where a prescription is estimated, it is the planned dose to this part of the target [%] (house default)."""
+
+
+def check(
+    folder: PathLike | None = None,
+    *,
+    plan: PlanLike | None = None,
+    ct: CtLike | None = None,
+    structures: StructuresLike | None = None,
+    dose: DoseLike | None = None,
+    machine: Machine | str | Path | None = None,
+    curve: str = "generic",
+    criteria: Criteria | PathLike = "spine",
+    protocol: Protocol | PathLike = "spine",
+    chosen: Mapping[str, str] | None = None,
+    prescription_gy: float | None = None,
+    spacing_cm: float = 0.25,
+    fine: FineBox | Sequence[str] | Literal["auto"] | None = "auto",
+    materials: Sequence[Assignment] = (),
+    couch: PathLike = "",
+    couch_surface_cm: float | None = None,
+    dose_to: str = "water",
+    planned_dose_to: str = "",
+    backend: str = "auto",
+    per_beam: bool | None = None,
+    causes: bool = True,
+    beams: Sequence[int] | None = None,
+    fraction_group: int | None = None,
+    bolus: Literal["refuse", "ignore"] = "refuse",
+    patient_position: str | None = None,
+    missing_slices: Literal["refuse", "interpolate"] = "refuse",
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Check:
+    """Compute a plan again and hold the result against the planned dose.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where the files are; they are found by their UIDs, in folders within it, too.
+    plan, ct, structures, dose : path or object, optional
+        What is not to be looked for. `plan` may also be the label or UID of one of several plans in the folder, `ct` a
+        folder or its files, `dose` one RTDOSE or those of the beams. Without a planned dose nothing is compared.
+    machine : Machine, str or path, optional
+        Machine of all beams; otherwise the plan's leaf boundaries decide.
+    curve : str
+        Density curve: a name or a TOML file.
+    criteria, protocol : name, path or object
+        What is judged, and the dose limits of structures (docs/formats/criteria.md, protocol.md).
+    chosen : mapping of str to str, optional
+        Structures of the protocol whose names are not found or not clear: `{"SpinalCord": "Cord_final"}`.
+    prescription_gy : float, optional
+        Prescribed dose of all fractions [Gy], above the one in the plan. Without both it is estimated from the planned
+        dose: what 95 % of the target receive.
+    spacing_cm : float
+        Voxels of the calculation [cm].
+    fine : FineBox, sequence of str, "auto" or None
+        Where voxels are finer: a box, around these structures, or nowhere. `"auto"`: 1.25 mm around targets and the
+        cord beside them, for 5 Gy a fraction or more, or targets below 30 cm^3 (`spinedose.check.roles.fine_box`).
+    materials, couch, couch_surface_cm, backend
+        As in `compute_dose`.
+    dose_to : str
+        `"water"` or `"medium"`: what to compute dose to.
+    planned_dose_to : str
+        What the planned dose is a dose to, where you know it; otherwise the file is searched for a hint.
+    per_beam : bool, optional
+        Compute each beam apart, which point doses of beams need; otherwise done when the plan states such doses.
+    causes : bool
+        Where the doses differ, compute variants of the plan to see what would explain it (`spinedose.check.variants`).
+    beams, fraction_group, bolus, patient_position, missing_slices
+        As in `read_plan` and `read_ct`.
+    settings : Settings, optional
+        Accuracy settings; `curve` and `dose_to` are taken from the arguments.
+    progress : callable, optional
+        Called with the name of the stage and the share of the whole that is done, 0 to 1.
+
+    Returns
+    -------
+    Check
+        With the verdict and everything behind it.
+
+    Raises
+    ------
+    SpinedoseError
+        If it cannot be computed; see `spinedose.errors`.
+    """
+    clock = _Clock(progress)
+    asked = criteria if isinstance(criteria, Criteria) else read_criteria(str(criteria))
+    limits = protocol if isinstance(protocol, Protocol) else read_protocol(str(protocol))
+    if prescription_gy is not None and not (math.isfinite(prescription_gy) and prescription_gy > 0):
+        raise InvalidInput(f"The prescription is {prescription_gy} Gy", "a prescribed dose is positive")
+    if planned_dose_to not in ("", "water", "medium"):
+        raise InvalidInput(f"The planned dose is a dose to '{planned_dose_to}'", "water or medium can be stated")
+    with clock("read", 0.0):
+        inputs = gather(
+            folder,
+            plan,
+            ct,
+            structures,
+            dose,
+            beams=beams,
+            fraction_group=fraction_group,
+            bolus=bolus,
+            patient_position=patient_position,
+            missing_slices=missing_slices,
+        )
+        matches = _matches(limits, inputs.structures, chosen)
+        roles = roles_of(inputs.structures, matches)
+        prescribed = _prescription(inputs, roles, prescription_gy)
+        box, why_fine = _fine(fine, inputs, roles, prescribed, spacing_cm)
+    settings = replace(settings or Settings(), curve=curve, dose_to=dose_to)
+    apart = per_beam if per_beam is not None else any(b.planned_point_cm is not None for b in inputs.plan.beams)
+    with clock("dose", 0.03):
+        result = compute_dose(
+            inputs.plan,
+            inputs.ct,
+            machine=machine,
+            structures=inputs.structures,
+            materials=materials,
+            couch=str(couch),
+            couch_surface_cm=couch_surface_cm,
+            spacing_cm=spacing_cm,
+            fine=box,
+            backend=backend,
+            per_beam=apart,
+            settings=settings,
+            progress=clock.within(0.03, 0.65),
+        )
+    planned = inputs.planned
+    with clock("gamma", 0.66):
+        gammas, failed = gammas_of(
+            asked, planned, result, inputs.structures, roles, prescribed, clock.within(0.66, 0.75)
+        )
+    with clock("histograms", 0.75):
+        found = structures_of(inputs, roles, result, planned, asked, prescribed)
+    with clock("judge", 0.83):
+        quality = quality_of(inputs, found, result, planned, prescribed)
+        beam_rows = beams_of(inputs.plan, result, machine)
+        evaluation = _evaluation(limits, matches, inputs.plan, found, prescribed)
+        said = _findings(inputs, found, roles, prescribed, settings, materials, str(couch), planned_dose_to)
+        judgement = None
+        if planned is not None:
+            measured = [*measured_of(asked, found), *measured_gammas(gammas, inputs.plan), *measured_points(beam_rows)]
+            judgement = judge(asked, measured, prescription_gy=prescribed.dose_gy, evaluation=evaluation)
+            said += [*failed, *_unseen(gammas)]
+    if planned is not None and planned.values_are_positive:
+        with clock("causes", 0.85):
+            pattern = find_pattern(planned.dose, result.volume)
+            said += explain(pattern, inputs.plan.fractions, gammas)
+            if causes and judgement is not None and not judgement.is_within and pattern.is_worth_a_word:
+                said += told(
+                    find_causes(
+                        inputs.plan,
+                        inputs.ct,
+                        inputs.structures,
+                        planned.dose,
+                        result.volume,
+                        pattern,
+                        machine=machine,
+                        materials=materials,
+                        spacing_cm=spacing_cm,
+                        settings=settings,
+                        backend=backend,
+                        progress=clock.within(0.85, 0.98),
+                    )
+                )
+    with clock("judge", 0.98):
+        sorted_findings = finding.gravest_first(said)
+        verdict, reasons = verdict_of(judgement, sorted_findings)
+        rows = _facts(inputs.plan, prescribed, machine)
+    if progress is not None:
+        progress("done", 1.0)
+    log.info("check: %s, %d findings", verdict, len(sorted_findings))
+    return Check(
+        verdict=verdict,
+        reasons=reasons,
+        names=_names(inputs),
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        dose=result,
+        planned=planned,
+        structures=inputs.structures,
+        prescription=prescribed,
+        found=found,
+        gammas=gammas,
+        quality=quality,
+        beams=beam_rows,
+        facts=rows,
+        evaluation=evaluation,
+        judgement=judgement,
+        findings=sorted_findings,
+        assumptions=assumptions_of(inputs, result, prescribed, box, why_fine, machine),
+        warnings=_warnings(inputs, result),
+        inputs=inputs.files,
+        versions=versions(),
+        timings_s={name: round(seconds, 3) for name, seconds in clock.seconds.items()},
+        criteria=asked.name,
+        protocol=limits.name,
+    )
+
+
+def _matches(
+    protocol: Protocol, structures: StructureSet | None, chosen: Mapping[str, str] | None
+) -> tuple[Match, ...]:
+    return match_structures(protocol, structures.structures, chosen=chosen) if structures is not None else ()
+
+
+def _prescription(inputs: Inputs, roles: Mapping[str, Role], given_gy: float | None) -> Prescription:
+    """The prescribed dose: as given, as in the plan, or estimated from the planned dose."""
+    stated = inputs.plan.prescriptions
+    if given_gy is not None:
+        text = f"{given_gy:g} Gy, as given"
+        if stated and abs(stated[0].dose_gy - given_gy) > 0.005:
+            text += f"; the plan says {stated[0].dose_gy:g} Gy"
+        return Prescription(given_gy, "argument", f"{text}.")
+    if stated:
+        highest = stated[0]
+        text = f"{highest.dose_gy:g} Gy to '{highest.description or 'a target'}', from the plan"
+        if len({one.dose_gy for one in stated}) > 1:
+            text += f"; the highest of {', '.join(f'{one.dose_gy:g}' for one in stated)} Gy"
+        return Prescription(highest.dose_gy, "plan", f"{text}.")
+    if inputs.planned is not None and inputs.structures is not None:
+        best = max(
+            (
+                (dose, structure.name)
+                for structure in inputs.structures.structures
+                if roles[structure.name] == "target"
+                and (curve := histogram(inputs.planned.dose, structure)[0]) is not None
+                and (dose := curve.dose_at_percent(COVERAGE)) > 0
+            ),
+            default=None,
+        )
+        if best is not None:
+            dose, name = best
+            text = (
+                f"The plan prescribes no dose; it was estimated from the planned dose as what {COVERAGE:g} % of "
+                f"'{name}' receive, {dose:.2f} Gy. State it if it is another."
+            )
+            return Prescription(dose, "planned dose", text)
+    text = "The plan prescribes no dose, and none was given: what is relative to it was not judged."
+    return Prescription(math.nan, "unknown", text)
+
+
+def _fine(
+    fine: FineBox | Sequence[str] | Literal["auto"] | None,
+    inputs: Inputs,
+    roles: Mapping[str, Role],
+    prescribed: Prescription,
+    spacing_cm: float,
+) -> tuple[FineBox | None, str]:
+    if fine is None or isinstance(fine, FineBox):
+        return fine, "as asked"
+    if fine == "auto":
+        return fine_box(inputs.structures, roles, prescribed.dose_gy / inputs.plan.fractions, spacing_cm)
+    if inputs.structures is None:
+        raise InvalidInput("Fine voxels around structures were asked for", "there is no structure set", "Leave it out")
+    names = [fine] if isinstance(fine, str) else list(fine)
+    return fine_box_around(inputs.structures, names), "as asked"
+
+
+def _evaluation(
+    protocol: Protocol,
+    matches: Sequence[Match],
+    plan: Plan,
+    found: Sequence[StructureFound],
+    prescribed: Prescription,
+) -> Evaluation | None:
+    if not found:
+        return None
+    ours = {one.name: one.recalculated for one in found if one.recalculated is not None}
+    theirs = {one.name: one.planned for one in found if one.planned is not None}
+    return evaluate_protocol(protocol, matches, plan.fractions, ours, theirs, prescription_gy=prescribed.dose_gy)
+
+
+def _facts(plan: Plan, prescribed: Prescription, machine: Machine | str | Path | None) -> tuple[PlanFact, ...]:
+    machines = {beam.number: machine_for_beam(beam, machine)[0] for beam in plan.beams}
+    return plan_facts(plan, prescription_gy=prescribed.dose_gy, machines=machines)
+
+
+MOST_UNSEEN = 0.2
+"""When more than this share of the planned voxels could not be compared, the verdict cannot be "within"."""
+
+
+def _unseen(gammas: Sequence[GammaFound]) -> Iterator[Finding]:
+    """Voxels of the planned dose that lie outside the calculation."""
+    worst = max(gammas, key=lambda one: one.whole.points_outside, default=None)
+    if worst is not None and worst.whole.points_outside:
+        lost, seen = worst.whole.points_outside, worst.whole.points
+        text = f"{lost} voxels of the planned dose lie outside the calculation grid and were not compared, {seen} were."
+        yield Finding("voxels_not_compared", "problem" if lost > MOST_UNSEEN * (lost + seen) else "attention", text)
+
+
+def _findings(
+    inputs: Inputs,
+    found: Sequence[StructureFound],
+    roles: Mapping[str, Role],
+    prescribed: Prescription,
+    settings: Settings,
+    materials: Sequence[Assignment],
+    couch: str,
+    planned_dose_to: str,
+) -> list[Finding]:
+    plan, ct, structures, planned = inputs.plan, inputs.ct, inputs.structures, inputs.planned
+    said = [Finding("files", "attention", note) for note in inputs.notes]
+    if planned is None:
+        said.append(Finding("no_planned_dose", "attention", "There is no planned dose: nothing was compared."))
+    said += finding.of_belonging(plan, ct, structures, planned)
+    said += finding.of_structures(ct, structures, roles)
+    if planned is not None:
+        said += finding.of_planned_dose(planned, plan, found, structures, prescribed, settings.dose_to, planned_dose_to)
+    said += finding.of_matter(plan, ct, structures, read_curve(settings.curve), materials, couch)
+    for one in found:
+        if one.role in ("target", "cord") and one.doubt and one.recalculated is None and math.isnan(one.volume_cm3):
+            drawn = next(s for s in structures.structures if s.name == one.name) if structures is not None else None
+            if drawn is not None and drawn.contours_cm:
+                text = f"'{one.name}' has no numbers: {one.doubt}."
+                said.append(Finding("structure_without_numbers", "problem", text, one.name))
+    medians = [pair.planned for one in found if one.role == "target" and (pair := one.metric("D50%[Gy]")) is not None]
+    said += finding.of_prescription(prescribed, max((m for m in medians if math.isfinite(m)), default=math.nan))
+    return said
+
+
+def _names(inputs: Inputs) -> Names:
+    plan, planned = inputs.plan, inputs.planned
+    return Names(
+        patient_name=plan.identity.patient_name,
+        patient_id=plan.identity.patient_id,
+        plan_label=plan.label,
+        plan_uid=plan.uid,
+        structure_set_uid=inputs.structures.uid if inputs.structures is not None else "",
+        ct_uid=inputs.ct.uid,
+        frame_of_reference_uid=plan.frame_of_reference_uid,
+        dose_uids=tuple(planned.uid.split()) if planned is not None else (),
+    )
+
+
+def _warnings(inputs: Inputs, result: Dose) -> tuple[str, ...]:
+    texts = [*result.metadata.warnings]
+    texts += inputs.structures.warnings if inputs.structures is not None else ()
+    texts += inputs.planned.warnings if inputs.planned is not None else ()
+    return tuple(dict.fromkeys(texts))
+
+
+class _Clock:
+    """Adds up wall time by part and reports progress."""
+
+    __slots__ = ("_progress", "seconds")
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str, done: float) -> Iterator[None]:
+        if self._progress is not None:
+            self._progress(part, done)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def within(self, low: float, high: float) -> Progress:
+        """Progress of a part from inside it."""
+        report = self._progress
+
+        def tell(stage: str, share: float) -> None:
+            if report is not None:
+                report(stage, low + (high - low) * share)
+
+        return tell

@@ -1,0 +1,294 @@
+"""What must be said about the inputs of a check: what does not belong together, is missing, or limits what it sees.
+
+Nothing here computes dose. Every finding is one sentence or two, with a code for programs (docs/formats/check.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from spinedose.assignments import Assignment
+from spinedose.check.outcome import Finding, Prescription, Role, Severity, StructureFound
+from spinedose.check.roles import FINE_FROM_GY, METAL_DENSITY
+from spinedose.couches import missing_couch
+from spinedose.density import CtImage
+from spinedose.dicom.dose import PlannedDose
+from spinedose.errors import InvalidInput
+from spinedose.grid import Grid
+from spinedose.hu_curve import HuCurve
+from spinedose.nearness import FAR_CM, around, distances, in_words, targets_and_cords
+from spinedose.plan import Plan
+from spinedose.structures import Structure, StructureSet, bounds_cm
+from spinedose.units import MM_PER_CM
+
+COARSE_CM = 0.2
+"""Dose grids of SBRT should not be coarser [cm]: AAPM TG-101 (Benedict et al., Med Phys 37:4078 (2010)) recommends 2 mm
+or finer. Not verified against the original."""
+
+EDGE_CM = 0.02
+"""A structure may reach this far beyond a grid without a word: rounding of contours and of positions [cm]."""
+
+METAL_HU = 2500.0
+"""Above this CT number there is no bone, but metal: dense cortical bone has up to 2000 HU (house default)."""
+
+RIM_SHARE = 0.5
+"""A planned dose that is higher than this share of the prescription at the rim of its grid is cut off."""
+
+UNLIKE = 0.3
+"""A prescription that differs by more than this share from the target's median planned dose is doubted (house
+default; doses at 60 % isodoses in radiosurgery are still taken)."""
+
+_TO_MEDIUM = re.compile(r"acuros|\baxb\b|monte[ _-]?carlo|xvmc|dose[ _-]?to[ _-]?medium", re.IGNORECASE)
+_ORDER = {"problem": 0, "attention": 1, "information": 2}
+
+
+def gravest_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sorted by severity; equal ones stay in their order."""
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
+
+
+def of_belonging(
+    plan: Plan, ct: CtImage, structures: StructureSet | None, planned: PlannedDose | None
+) -> list[Finding]:
+    """What does not belong together, by the references in the files."""
+    found = []
+    if (
+        structures is not None
+        and plan.structure_set_uid
+        and structures.uid
+        and plan.structure_set_uid != structures.uid
+    ):
+        found.append(
+            Finding(
+                "structure_set_of_other_plan",
+                "attention",
+                "The plan refers to another structure set than the one used: its contours may be others than those that"
+                " were planned with.",
+            )
+        )
+    if planned is None:
+        return found
+    if planned.plan_uid and plan.uid and planned.plan_uid != plan.uid:
+        found.append(
+            Finding(
+                "dose_of_other_plan",
+                "problem",
+                "The planned dose belongs to another plan by its reference. Compare the dose of this plan.",
+            )
+        )
+    elif not planned.plan_uid:
+        found.append(
+            Finding("dose_without_plan", "attention", "The planned dose does not say to which plan it belongs.")
+        )
+    frame = plan.frame_of_reference_uid or ct.frame_of_reference_uid
+    if planned.frame_of_reference_uid and frame and planned.frame_of_reference_uid != frame:
+        found.append(
+            Finding(
+                "dose_in_other_frame",
+                "problem",
+                "The planned dose lies in another frame of reference than plan and CT: it was compared as if both were "
+                "one, which need not be so.",
+            )
+        )
+    named = (planned.structure_set_uid, structures.uid) if structures is not None else ("", "")
+    if all(named) and named[0] != named[1]:
+        text = "The planned dose refers to another structure set than the one used."
+        found.append(Finding("dose_of_other_structures", "attention", text))
+    left_out = [text for text in plan.skipped if "was not asked for" in text]
+    if left_out and planned.summation in ("PLAN", ""):
+        found.append(
+            Finding(
+                "beams_left_out",
+                "problem",
+                f"{len(left_out)} beam(s) of the plan were left out, but the planned dose is that of the whole plan.",
+            )
+        )
+    if planned.summation == "BEAM":
+        numbers = {beam.number for beam in plan.beams}
+        if set(planned.beam_numbers) != numbers:
+            found.append(
+                Finding(
+                    "beams_differ",
+                    "problem",
+                    f"The planned dose is that of beam(s) {_numbers(planned.beam_numbers)}, computed were "
+                    f"{_numbers(numbers)}.",
+                )
+            )
+    if not planned.values_are_positive:
+        found.append(Finding("dose_is_zero", "problem", "The planned dose is zero everywhere."))
+    return found
+
+
+def of_structures(ct: CtImage, structures: StructureSet | None, roles: Mapping[str, Role]) -> list[Finding]:
+    """Structures that are missing, empty, or off the CT."""
+    if structures is None:
+        text = "There is no structure set: no target, cord or organ was compared, and the body was found by threshold."
+        return [Finding("no_structures", "attention", text)]
+    found = []
+    empty = [s.name for s in structures.structures if not s.contours_cm]
+    if empty:
+        names = ", ".join(f"'{name}'" for name in empty)
+        word = "Structure" if len(empty) == 1 else f"{len(empty)} structures"
+        found.append(
+            Finding("structure_empty", "attention", f"{word} without contours: {names}. Nothing is said of them.")
+        )
+    for role, word in (("target", "target"), ("cord", "cord")):
+        if not any(roles[s.name] == role and s.contours_cm for s in structures.structures):
+            text = f"No structure was taken for a {word}, by type or name: criteria for it were not judged."
+            found.append(Finding(f"no_{role}", "attention", text))
+    for structure in structures.structures:
+        if not structure.contours_cm:
+            continue
+        beyond = _beyond(structure, ct.hu.grid)
+        role = roles[structure.name]
+        if beyond > max(ct.hu.grid.spacing_cm) and role != "support":
+            severity: Severity = "problem" if role in ("target", "cord") else "attention"
+            text = f"'{structure.name}' reaches {MM_PER_CM * beyond:.0f} mm beyond the CT: nothing was computed there."
+            found.append(Finding("structure_off_ct", severity, text, structure.name))
+    return found
+
+
+def _beyond(structure: Structure, grid: Grid) -> float:
+    """How far a structure reaches out of a grid's voxel faces [cm]."""
+    try:
+        low, high = bounds_cm(structure)
+    except InvalidInput:  # a single plane of unknown thickness
+        points = np.concatenate(structure.contours_cm)
+        low, high = points.min(axis=0), points.max(axis=0)
+    return float(max((grid.lower_cm - low).max(), (high - grid.upper_cm).max()))
+
+
+def of_planned_dose(
+    planned: PlannedDose, plan: Plan, found: Sequence[StructureFound], structures: StructureSet | None,
+    prescription: Prescription, dose_to: str, planned_dose_to: str,
+) -> list[Finding]:  # fmt: skip
+    """What the planned dose's grid and convention leave open."""
+    said = []
+    grid = planned.grid
+    coarsest = max(grid.spacing_cm)
+    per_fraction = prescription.dose_gy / plan.fractions
+    if per_fraction >= FINE_FROM_GY and coarsest > COARSE_CM + 1e-6:
+        said.append(
+            Finding(
+                "grid_coarse",
+                "attention",
+                f"The planned dose has voxels of {' x '.join(f'{MM_PER_CM * h:.3g}' for h in grid.spacing_cm)} mm, "
+                f"coarser than {MM_PER_CM * COARSE_CM:g} mm, with {per_fraction:.3g} Gy a fraction: near-maxima and "
+                "steep gradients of both doses differ by that alone.",
+            )
+        )
+    for one in found:
+        structure = next((s for s in structures.structures if s.name == one.name), None) if structures else None
+        if one.role not in ("target", "cord") or structure is None or not structure.contours_cm:
+            continue
+        beyond = _beyond(structure, grid)
+        if beyond <= EDGE_CM:
+            continue
+        lost = f"'{one.name}' reaches {MM_PER_CM * beyond:.0f} mm beyond the grid of the planned dose"
+        if one.role == "target":
+            text = f"{lost}: the target is cut, and its planned numbers are those of the rest."
+            said.append(Finding("grid_cuts_target", "problem", text, one.name))
+        else:
+            text = f"{lost}: its planned numbers are those of the rest."
+            said.append(Finding("grid_cuts_cord", "attention", text, one.name))
+    values = planned.dose.values
+    faces = (values[0], values[-1], values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1])
+    rim = max(float(face.max()) for face in faces)
+    whole = prescription.dose_gy if prescription.is_known else float(values.max())
+    if whole > 0 and rim > RIM_SHARE * whole:
+        text = f"The planned dose still has {rim:.2f} Gy at the rim of its grid: the rest of it was not compared."
+        said.append(Finding("grid_cuts_dose", "attention", text))
+    said += _of_convention(planned, dose_to, planned_dose_to)
+    return said
+
+
+def _of_convention(planned: PlannedDose, dose_to: str, planned_dose_to: str) -> Iterator[Finding]:
+    """Dose to water or to medium: the planned dose's convention against ours."""
+    marks = _TO_MEDIUM.search(f"{planned.system} {planned.description}")
+    theirs = planned_dose_to or ("medium" if marks else "")
+    apart = "In cortical bone dose to medium is about 6 % lower, in lung and tissue within 1 %"
+    if not theirs:
+        yield Finding(
+            "dose_convention_unknown",
+            "information",
+            f"The planned dose does not say what it is a dose to; ours is dose to {dose_to}. {apart}. Acuros XB and "
+            "Monte Carlo usually report dose to medium.",
+        )
+    elif theirs != dose_to:
+        how = "as stated" if planned_dose_to else f"as '{marks.group() if marks else ''}' in the file suggests"
+        yield Finding(
+            "dose_convention_differs",
+            "attention",
+            f"The planned dose is dose to {theirs}, {how}, and ours dose to {dose_to}. {apart}: compute dose to "
+            f"{theirs}.",
+        )
+
+
+def of_matter(
+    plan: Plan,
+    ct: CtImage,
+    structures: StructureSet | None,
+    curve: HuCurve,
+    materials: Sequence[Assignment],
+    couch: str,
+) -> list[Finding]:
+    """Saturated CT numbers and hardware near target and cord, and a couch that is missing."""
+    said = []
+    near = targets_and_cords(structures)
+    hu = ct.hu
+    if near:
+        part = around(near, hu.grid, FAR_CM)
+        start = np.array([one.start for one in part])
+        block = hu.values[part]
+        top = float(hu.values.max())
+        is_cut = ct.saturated_voxels > 0
+        spots = np.argwhere(block >= top) if is_cut else np.zeros((0, 3), np.intp)
+        where = distances(spots + start, hu.grid, near)
+        if where:
+            text = f"CT numbers at the top of the scale ({top:.0f} HU) lie {in_words(where)}: their density is unknown."
+            handled = _hardware(structures, materials)
+            text += f" Materials were assigned to {handled}." if handled else " Assign a material to metal parts."
+            said.append(Finding("saturated_hu", "information" if handled else "attention", text))
+        limit = min(METAL_HU, curve.last_hu)
+        where = distances(np.argwhere(block > limit) + start, hu.grid, near)
+        if where:
+            text = (
+                f"CT numbers above {limit:.0f} HU, metal or its artefacts, lie {in_words(where)}: both doses are least "
+                "certain there."
+            )
+            said.append(Finding("hardware_near", "attention", text))
+    if not couch:
+        said += [Finding("couch_missing", "attention", text) for text in missing_couch(plan, structures, materials)]
+    return said
+
+
+def _hardware(structures: StructureSet | None, materials: Sequence[Assignment]) -> str:
+    """Names of what is metal by assignment or override."""
+    names = [f"'{a.region}'" for a in materials]
+    for structure in structures.structures if structures is not None else ():
+        density = structure.relative_mass_density or structure.relative_electron_density or 0.0
+        if density > METAL_DENSITY and structure.contours_cm:
+            names.append(f"'{structure.name}'")
+    return ", ".join(dict.fromkeys(names))
+
+
+def of_prescription(prescription: Prescription, planned_median_gy: float) -> list[Finding]:
+    """A prescription that was estimated, is unknown, or does not fit the planned dose."""
+    if prescription.source == "planned dose":
+        return [Finding("prescription_estimated", "attention", prescription.text)]
+    if not prescription.is_known:
+        return [Finding("prescription_unknown", "attention", prescription.text)]
+    if planned_median_gy > 0 and abs(planned_median_gy / prescription.dose_gy - 1) > UNLIKE:
+        text = (
+            f"The prescription of {prescription.dose_gy:g} Gy does not fit the planned dose: half of the target "
+            f"receives {planned_median_gy:.2f} Gy. Is it the dose of one fraction, or of another target?"
+        )
+        return [Finding("prescription_unlike_planned", "attention", text)]
+    return []
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers)) or "none"

@@ -1,0 +1,268 @@
+"""The numbers of a check: gamma, histograms, metrics, conformity and point doses of both doses side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from spinedose.check.inputs import Inputs
+from spinedose.check.outcome import (
+    BeamFound,
+    Finding,
+    GammaFound,
+    MetricPair,
+    Prescription,
+    Role,
+    StructureFound,
+    StructureGamma,
+    TargetQuality,
+)
+from spinedose.compare.dvh import Dvh, dvh
+from spinedose.compare.gamma import GammaResult, gamma_index
+from spinedose.compare.metrics import STANDARD, FallOff, PlanQuality, fall_off, measure, parse_metric, plan_quality
+from spinedose.criteria import Criteria, Measured
+from spinedose.dicom.dose import PlannedDose
+from spinedose.errors import InvalidInput
+from spinedose.grid import Grid, Volume
+from spinedose.machine import Machine, machine_for_beam
+from spinedose.plan import Plan
+from spinedose.plan_checks import beam_table
+from spinedose.result import Dose
+from spinedose.structures import Structure, StructureSet, mask
+
+MEASURED_ROLES = ("target", "cord", "organ")
+"""Roles of structures that have histograms and metrics."""
+
+
+FALL_FROM, FALL_TO = 0.9, 0.5
+"""Shares of the prescription between which the fall-off is measured."""
+
+
+def gammas_of(
+    criteria: Criteria,
+    planned: PlannedDose | None,
+    result: Dose,
+    structures: StructureSet | None,
+    roles: Mapping[str, Role],
+    prescribed: Prescription,
+    progress: Callable[[str, float], None],
+) -> tuple[tuple[GammaFound, ...], tuple[Finding, ...]]:
+    """All gammas that the criteria ask for, and those that cannot be computed.
+
+    100 % is the prescription, or else the planned maximum.
+    """
+    if planned is None or not planned.values_are_positive:
+        return (), ()
+    whole = prescribed.dose_gy if prescribed.is_known else float(planned.dose.values.max())
+    drawn = [s for s in structures.structures if roles[s.name] in MEASURED_ROLES] if structures is not None else []
+    masks = {s.name: _mask(s, planned.grid) for s in drawn}
+    found, failed = [], []
+    for number, question in enumerate(criteria.gammas):
+        progress("gamma", number / len(criteria.gammas))
+        asked = question.criteria(whole)
+        try:
+            gamma = gamma_index(
+                planned.dose,
+                result.volume,
+                dose_percent=asked.dose_percent,
+                distance_cm=asked.distance_cm,
+                normalisation_gy=asked.normalisation_gy,
+                is_local=asked.is_local,
+                threshold_percent=asked.threshold_percent,
+            )
+        except InvalidInput as error:
+            text = f"{question.name} could not be computed: {error}"
+            failed.append(Finding("gamma_not_computed", "problem", text))
+            continue
+        parts = tuple(_gamma_in(gamma, s.name, masks[s.name]) for s in drawn)
+        found.append(GammaFound(question, gamma, parts))
+    return tuple(found), tuple(failed)
+
+
+def _mask(structure: Structure, grid: Grid) -> Volume | None:
+    try:
+        return mask(structure, grid) if structure.contours_cm else None
+    except InvalidInput:  # a single plane of unknown thickness
+        return None
+
+
+def _gamma_in(gamma: GammaResult, name: str, region: Volume | None) -> StructureGamma:
+    if region is None or not np.any(region.values >= 0.5):
+        return StructureGamma(name, 0, 0, math.nan, math.nan, math.nan, "it fills no voxel of the planned dose")
+    try:
+        part = gamma.within(region)
+    except InvalidInput:
+        return StructureGamma(name, 0, 0, math.nan, math.nan, math.nan, "its dose is below the threshold")
+    return StructureGamma(name, part.points, part.points_outside, part.pass_percent, part.mean, part.maximum)
+
+
+def histogram(dose: Volume, structure: Structure) -> tuple[Dvh | None, str]:
+    """A histogram, or why there is none."""
+    if not structure.contours_cm:
+        return None, "it has no contours"
+    try:
+        return dvh(dose, structure), ""
+    except InvalidInput as error:
+        return None, error.why or error.problem
+
+
+def structures_of(
+    inputs: Inputs,
+    roles: Mapping[str, Role],
+    result: Dose,
+    planned: PlannedDose | None,
+    criteria: Criteria,
+    prescribed: Prescription,
+) -> tuple[StructureFound, ...]:
+    """Every structure with its numbers; targets, cords and organs first."""
+    if inputs.structures is None:
+        return ()
+    order = ("target", "cord", "organ", "body", "support", "other")
+    drawn = sorted(inputs.structures.structures, key=lambda s: order.index(roles[s.name]))
+    return tuple(_structure(s, roles[s.name], result, planned, criteria, prescribed) for s in drawn)
+
+
+def _structure(
+    structure: Structure,
+    role: Role,
+    result: Dose,
+    planned: PlannedDose | None,
+    criteria: Criteria,
+    prescribed: Prescription,
+) -> StructureFound:
+    facts = (structure.name, structure.type, role, structure.color)
+    if role not in MEASURED_ROLES or not structure.contours_cm:
+        return StructureFound(*facts, math.nan, None, None, (), "" if structure.contours_cm else "it has no contours")
+    ours, why_not = histogram(result.volume, structure)
+    theirs, why_not_theirs = histogram(planned.dose, structure) if planned is not None else (None, "")
+    doubts = [f"recalculated: {why_not}" if why_not else "", f"planned: {why_not_theirs}" if why_not_theirs else ""]
+    for curve, word in ((theirs, "planned"), (ours, "recalculated")):
+        if curve is not None:
+            doubts += [f"{word}: {curve.too_small}"] if curve.too_small else []
+            doubts += [f"{word}: {text}" for text in curve.warnings]
+    names = dict.fromkeys(parse_metric(name).name for name in (*STANDARD, *criteria.asked_of(role)))
+    pairs = tuple(_pair(name, theirs, ours, prescribed.dose_gy) for name in names)
+    volume = next((curve.volume_cm3 for curve in (ours, theirs) if curve is not None), math.nan)
+    return StructureFound(*facts, volume, theirs, ours, pairs, "; ".join(dict.fromkeys(filter(None, doubts))))
+
+
+def _pair(name: str, planned: Dvh | None, recalculated: Dvh | None, prescription_gy: float) -> MetricPair:
+    metric = parse_metric(name)
+    values, doubts = [], []
+    for curve in (planned, recalculated):
+        value, doubt = math.nan, ""
+        if curve is not None:
+            try:
+                found = measure(metric, curve, prescription_gy=prescription_gy)
+                value, doubt = found.value, found.doubt
+            except InvalidInput as error:
+                doubt = error.problem
+        values.append(value)
+        doubts.append(doubt)
+    return MetricPair(name, metric.unit, values[0], values[1], "; ".join(dict.fromkeys(filter(None, doubts))))
+
+
+def quality_of(
+    inputs: Inputs, found: Sequence[StructureFound], result: Dose, planned: PlannedDose | None, prescribed: Prescription
+) -> tuple[TargetQuality, ...]:
+    """Conformity and gradient for every PTV, or for every target when none is called so."""
+    if not prescribed.is_known or inputs.structures is None:
+        return ()
+    targets = [one for one in found if one.role == "target" and one.recalculated is not None]
+    ptvs = [one for one in targets if one.type.upper() == "PTV"]
+    by_name = {s.name: s for s in inputs.structures.structures}
+    own = {one.structure_number: one.dose_gy for one in inputs.plan.prescriptions if prescribed.source == "plan"}
+    cord = next((by_name[one.name] for one in found if one.role == "cord" and one.recalculated is not None), None)
+    rows = []
+    for one in ptvs or targets:
+        level = own.get(by_name[one.name].number, prescribed.dose_gy)
+        quality: list[PlanQuality | None] = []
+        falls: list[FallOff | None] = []
+        for dose, curve in ((planned.dose if planned is not None else None, one.planned),
+                            (result.volume, one.recalculated)):  # fmt: skip
+            if dose is None or curve is None:
+                quality.append(None)
+                falls.append(None)
+                continue
+            part = _cropped(dose, 0.9 * FALL_TO * level)
+            quality.append(plan_quality(part, curve, level))
+            falls.append(_fall(part, level, cord))
+        rows.append(TargetQuality(one.name, quality[0], quality[1], falls[0], falls[1]))
+    return tuple(rows)
+
+
+def _fall(dose: Volume, level_gy: float, cord: Structure | None) -> FallOff | None:
+    if float(dose.values.max()) <= FALL_FROM * level_gy:
+        return None
+    return fall_off(dose, FALL_FROM * level_gy, FALL_TO * level_gy, near=cord)
+
+
+def _cropped(dose: Volume, level_gy: float) -> Volume:
+    """The part of a dose around all voxels above a level, two voxels wider: so that loops over voxels are short."""
+    is_above = dose.values >= level_gy
+    if not is_above.any():
+        return dose
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        places = np.flatnonzero(is_above.any(axis=others))
+        low.append(max(int(places[0]) - 2, 0))
+        high.append(min(int(places[-1]) + 3, dose.grid.shape[axis]))
+    a, b, c = (slice(*pair) for pair in zip(low, high, strict=True))
+    grid = dose.grid.box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    return Volume(grid, np.ascontiguousarray(dose.values[a, b, c]))
+
+
+def beams_of(plan: Plan, result: Dose, machine: Machine | str | Path | None) -> tuple[BeamFound, ...]:
+    """Every beam with its dose at the point for which the plan states one."""
+    rows = []
+    for row, beam in zip(beam_table(plan), plan.beams, strict=True):
+        model, _ = machine_for_beam(beam, machine)
+        point, value, doubt = None, math.nan, ""
+        if beam.planned_point_cm is not None:
+            x, y, z = (float(v) for v in beam.planned_point_cm)
+            point = (x, y, z)
+            volume = result.beams.get(beam.number) or (result.volume if len(plan.beams) == 1 else None)
+            if volume is None:
+                doubt = "the beam was not computed apart"
+            else:
+                value = float(volume.sample(point)) / plan.fractions
+                doubt = "" if math.isfinite(value) else "the point lies outside the calculation grid"
+        rows.append(BeamFound(row, point, value, f"{model.name}/{beam.energy}", doubt))
+    return tuple(rows)
+
+
+def measured_of(criteria: Criteria, found: Sequence[StructureFound]) -> Iterator[Measured]:
+    """Numbers of structures that the criteria ask for."""
+    for one in found:
+        if one.role not in MEASURED_ROLES or (one.planned is None and one.recalculated is None):
+            continue
+        for name in criteria.asked_of(one.role):
+            pair = one.metric(name)
+            assert pair is not None, "criteria and metrics spell alike"
+            doubt = "; ".join(dict.fromkeys(text for text in (pair.doubt, _missing_part(one)) if text))
+            yield Measured(name, one.role, one.name, pair.planned, pair.recalculated, doubt)  # type: ignore[arg-type]
+
+
+def _missing_part(one: StructureFound) -> str:
+    """Why a number is that of a part of the structure only."""
+    texts = [text for curve in (one.planned, one.recalculated) if curve is not None for text in curve.warnings]
+    return "; ".join(text for text in dict.fromkeys(texts) if "outside the dose grid" in text)
+
+
+def measured_gammas(gammas: Sequence[GammaFound], plan: Plan) -> Iterator[Measured]:
+    """Gamma pass rates of the whole dose."""
+    for one in gammas:
+        yield Measured(one.question.name, "plan", plan.label or "plan", math.nan, one.whole.pass_percent)
+
+
+def measured_points(rows: Sequence[BeamFound]) -> Iterator[Measured]:
+    """Doses at the points of beams, of one fraction."""
+    for one in rows:
+        if math.isfinite(one.row.planned_point_dose_gy):
+            name = f"beam {one.row.number} '{one.row.name}'"
+            planned, ours = one.row.planned_point_dose_gy, one.recalculated_point_dose_gy
+            yield Measured("Dose[Gy]", "point", name, planned, ours, one.doubt)

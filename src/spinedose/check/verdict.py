@@ -1,0 +1,102 @@
+"""The verdict of a check and its reasons in sentences, and what was taken for granted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from spinedose.check.inputs import Inputs
+from spinedose.check.outcome import Finding, Prescription, Verdict
+from spinedose.criteria import Judged, Judgement
+from spinedose.machine import Machine
+from spinedose.nested import FineBox
+from spinedose.result import Dose
+
+
+def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and its reasons in sentences, the worst first."""
+    problems = [one.text for one in findings if one.severity == "problem"]
+    if judgement is None or not judgement.judged:
+        why = [one.text for one in findings if one.code == "no_planned_dose"]
+        return "not compared", (*problems, *(why or ["No criterion could be judged: there is nothing to compare."]))
+    failed = sorted((one for one in judgement.judged if not one.within), key=_gravity)
+    if problems or failed:
+        return "outside", (*problems, *(sentence(one) for one in failed))
+    nearest = max(judgement.judged, key=_used)
+    count = len(judgement.judged)
+    return "within", (f"All {count} comparisons are within their limits; nearest to its limit is {sentence(nearest)}",)
+
+
+def _gravity(one: Judged) -> tuple[int, float]:
+    """Sorts the worst first."""
+    return {"beyond action": 0, "outside": 1, "not judged": 2, "within": 3}[one.level], -_used(one)
+
+
+def _used(one: Judged) -> float:
+    """How much of a limit is used up, 1 at the limit; 0 where there is none."""
+    if not (math.isfinite(one.difference) and math.isfinite(one.limit)):
+        return 0.0
+    if one.quantity.startswith("gamma"):  # of the part that may fail
+        return (100 - one.difference) / max(100 - one.limit, 1e-9)
+    return abs(one.difference) / one.limit if one.limit > 0 else math.inf
+
+
+def sentence(one: Judged) -> str:
+    """A criterion and what was found, such as `mean dose of the target, 'PTV': Mean[Gy] +3.1 % (limit 2 %), ...`."""
+    unit = one.unit if one.unit == "%" else f" {one.unit}".rstrip()
+    unit = " %" if unit == "%" else unit
+    mark = {"within": "", "outside": "", "beyond action": ", beyond the action limit", "not judged": ""}[one.level]
+    doubt = f" Doubtful: {one.doubt}." if one.doubt and one.level != "not judged" else ""
+    if one.level == "not judged":
+        return f"{one.text}, '{one.structure}': {one.quantity} was not judged ({one.doubt})."
+    if one.quantity.startswith("gamma"):
+        return f"{one.text}: {one.quantity}, passes in {one.difference:.1f} % (at least {one.limit:g} %){mark}.{doubt}"
+    if math.isnan(one.action) and one.source.find("limit:") >= 0:
+        return (
+            f"{one.text}, '{one.structure}': {one.quantity} is {one.planned:.2f} planned and {one.recalculated:.2f} "
+            f"recalculated, limit {one.limit:g}{unit}.{doubt}"
+        )
+    return (
+        f"{one.text}, '{one.structure}': {one.quantity} {one.difference:+.1f}{unit} (limit {one.limit:g}{unit}{mark}), "
+        f"{one.recalculated:.2f} against {one.planned:.2f} planned.{doubt}"
+    )
+
+
+def assumptions_of(
+    inputs: Inputs,
+    result: Dose,
+    prescribed: Prescription,
+    box: FineBox | None,
+    why_fine: str,
+    machine: Machine | str | Path | None,
+) -> tuple[str, ...]:
+    """What was taken for granted, in sentences."""
+    facts = result.metadata
+    spacing = 10 * float(facts.settings["spacing_cm"])
+    voxels = f"{spacing:g} mm"
+    if box is not None:
+        voxels += f", {spacing / box.factor:g} mm around targets and cord ({why_fine})"
+    else:
+        voxels += f" everywhere ({why_fine})"
+    said = [
+        f"Prescription: {prescribed.text}",
+        f"Dose is {facts.dose_quantity}.",
+        f"Beam models: {', '.join(facts.machines)}"
+        + ("." if machine is not None else ", chosen by the plan's leaf widths and energies."),
+        f"Density curve: {facts.density_curve}. Body: {facts.body}.",
+        f"Calculation voxels: {voxels}.",
+    ]
+    drawn = inputs.structures.structures if inputs.structures is not None else ()
+    densities = {
+        s.name: s.relative_mass_density if s.relative_electron_density is None else s.relative_electron_density
+        for s in drawn
+        if s.contours_cm
+    }
+    overridden = [f"'{name}' {density:g}" for name, density in densities.items() if density is not None]
+    if overridden:
+        said.append(f"Densities from the structure set, relative to water: {', '.join(overridden)}.")
+    if facts.settings.get("materials"):
+        said.append(f"Materials: {', '.join(f'{k} {v}' for k, v in facts.settings['materials'].items())}.")
+    said.append(f"Couch: {facts.settings.get('couch') or 'none was added'}.")
+    return tuple(said)

@@ -1,0 +1,742 @@
+"""The report on paper: the record of a check on two to four A4 pages, with text that can be selected.
+
+It says what the page of `spinedose.report.html` says, in the same words, and shows the slices that matter: through the
+target and through the hottest point of the cord. Lines are drawn as lines, voxels as pictures.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose.errors import SpinedoseError
+from spinedose.grid import Volume
+from spinedose.report._files import written_whole
+from spinedose.report.charts import GRID, INK, SOFT, Chart, Frame, number, pieces, ticks
+from spinedose.report.content import COLOR_MAPS, DASH, ISODOSES, Cell, Content, Pen, Place, Row, Table, content_of
+from spinedose.report.pictures import _PLANES, _View
+from spinedose.structures import mask
+
+if TYPE_CHECKING:
+    from spinedose.check import Check
+
+Array = NDArray[np.float64]
+
+MM = 72 / 25.4
+MARGIN_MM, WIDTH_MM = 15.0, 180.0
+
+TONES = {"within": ("#0B5F73", "#E8F2F4"), "outside": ("#A63A00", "#FDF0E7"), "none": ("#4C5560", "#EEF0F2")}
+"""Letters and ground for each tone."""
+
+HALF_VIEW_CM = (7.5, 6.4)
+"""Half the width and the height of a slice."""
+PIXEL_CM = 0.04
+FINEST = 0.2
+"""Details of a line that can be seen [points]."""
+WINDOW_HU = (-160.0, 500.0)
+DIFFERENCE_PERCENT = 5.0
+"""End of the scale of differences [% of the reference dose]."""
+LEAST_SHOWN = 0.10
+"""Doses below this share of the scale are not coloured."""
+
+MOST_PAGES = 4
+ROOMS = (1.0, 0.7, 0.45, 0.25)
+"""Shares of the rows below that are tried until the pages are few enough."""
+MOST_ROWS = {"findings": 14, "limits": 24, "metrics": 24, "gamma": 10, "quality": 14, "beams": 12, "plan": 14}
+PAPER_METRICS = {
+    "target": ("Mean", "D95%", "D2%"),
+    "cord": ("D0.03cc", "D10%", "Mean"),
+    "organ": ("D0.03cc", "Mean"),
+}
+MOST_SENTENCES = 16
+"""What fits on paper of tables and lists, at most; the page has the rest, and the paper says so."""
+
+
+def write_pdf(check: Check, path: str | Path) -> Path:
+    """Write the record of a check.
+
+    Parameters
+    ----------
+    check : Check
+        What was found; `check.anonymous()` for a record without patient identifiers.
+    path : str or Path
+        The file, in a folder that is there; it appears whole or not at all.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    SpinedoseError
+        If reportlab or matplotlib is not installed.
+    InvalidInput
+        If the file cannot be written.
+    """
+    try:
+        import contourpy  # noqa: F401
+        import matplotlib  # noqa: F401
+        import reportlab  # noqa: F401
+    except ImportError as error:
+        raise SpinedoseError(
+            "The report cannot be written",
+            f"{error.name} is not installed",
+            "Install it: pip install 'spinedose[report]'",
+        ) from None
+    paper = _Paper(check)
+    for room in ROOMS:
+        content, pages = paper.pages(room)
+        if pages <= MOST_PAGES:
+            break
+    return written_whole(Path(path), content)
+
+
+# --- letters ----------------------------------------------------------------------------------------------------------
+
+
+def _letters() -> tuple[str, str]:
+    """Names of the plain and the bold font: DejaVu Sans, which comes with matplotlib and has the signs needed."""
+    import matplotlib
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    names = "DejaVuSans", "DejaVuSans-Bold"
+    for name in names:
+        if name not in pdfmetrics.getRegisteredFontNames():
+            pdfmetrics.registerFont(TTFont(name, str(folder / f"{name}.ttf")))
+    pdfmetrics.registerFontFamily(names[0], normal=names[0], bold=names[1], italic=names[0], boldItalic=names[1])
+    return names
+
+
+def _drawing_class() -> Any:
+    """A flowable that draws itself with a function of (canvas, width, height); made here, for its base loads late."""
+    from reportlab.platypus import Flowable
+
+    class Drawing(Flowable):  # type: ignore[misc]
+        def __init__(self, width: float, height: float, draw: Callable[[Any, float, float], None]) -> None:
+            super().__init__()
+            self.width, self.height, self._draw = width, height, draw
+
+        def wrap(self, *_: float) -> tuple[float, float]:
+            return self.width, self.height
+
+        def draw(self) -> None:
+            self._draw(self.canv, self.width, self.height)
+
+    return Drawing
+
+
+class _Paper:
+    """A document in the making: styles, and one method for each thing on it."""
+
+    def __init__(self, check: Check) -> None:
+        from reportlab.lib.styles import ParagraphStyle
+
+        self.check, self.content, self.room = check, content_of(check), 1.0
+        self.slices = [_Slice(check, self.content, plane, place) for plane, place in _views(self.content.places)]
+        self.plain, self.bold = _letters()
+        self.drawing = _drawing_class()
+
+        def style(name: str, size: float, leading: float, color: str = INK, **more: Any) -> Any:
+            return ParagraphStyle(
+                name, fontName=more.pop("fontName", self.plain), fontSize=size, leading=leading, textColor=color, **more
+            )
+
+        tone = TONES[self.content.tone][0]
+        self.styles = {
+            "over": style("over", 7, 9, SOFT, fontName=self.bold),
+            "verdict": style("verdict", 19, 23, tone, fontName=self.bold),
+            "h2": style("h2", 10.5, 13, fontName=self.bold, spaceBefore=9, spaceAfter=3, keepWithNext=1),
+            "title": style("title", 10.5, 13, fontName=self.bold, spaceBefore=9, spaceAfter=3),
+            "text": style("text", 8.2, 11),
+            "soft": style("soft", 7, 9.2, SOFT, spaceAfter=3),
+            "lead": style("lead", 7, 9.2, SOFT, spaceAfter=3, keepWithNext=1),
+            "small": style("small", 6.4, 8.4),
+            "note": style("note", 6.4, 8.4, SOFT),
+            "bullet": style("bullet", 7.6, 10, leftIndent=9, bulletIndent=1),
+            "reason": style("reason", 8.2, 11, leftIndent=10, bulletIndent=1),
+            "cell": style("cell", 7, 8.8),
+            "name": style("name", 7, 8.8, fontName=self.bold),
+            "right": style("right", 7, 8.8, alignment=2),
+            "head": style("head", 6.4, 8, SOFT, fontName=self.bold),
+            "head_right": style("head_right", 6.4, 8, SOFT, fontName=self.bold, alignment=2),
+            "caption": style("caption", 6.6, 8.4, SOFT, alignment=1),
+        }
+
+    def pages(self, room: float) -> tuple[bytes, int]:
+        """The whole document with this share of the rows of long tables, and the number of its pages."""
+        from reportlab.platypus import BaseDocTemplate, PageTemplate
+        from reportlab.platypus import Frame as Room
+
+        content, buffer = self.content, io.BytesIO()
+        document = BaseDocTemplate(
+            buffer, pagesize=(210 * MM, 297 * MM), title=f"{content.verdict}: {content.title}",
+            author=f"spinedose {content.version}", subject=content.notice, creator="spinedose",
+        )  # fmt: skip
+        space = Room(MARGIN_MM * MM, 15 * MM, WIDTH_MM * MM, 265 * MM, 0, 0, 0, 0)
+        document.addPageTemplates(PageTemplate(frames=[space]))
+        self.room = room
+        document.build(list(self.story()), canvasmaker=_numbered(self))
+        return buffer.getvalue(), document.page
+
+    def story(self) -> Iterator[Any]:
+        """Everything in order."""
+        yield from self.head()
+        if self.content.criteria is not None:
+            yield from self.table(self.content.criteria)
+        yield from self.tables("findings")
+        yield from self.images()
+        yield from self.charts()
+        yield from self.tables("limits", "metrics", "gamma", "quality", "beams", "plan")
+        yield from self.sentences("What was assumed", self.content.assumptions)
+        yield from self.sentences("Warnings", self.content.warnings)
+        yield from self.versions()
+
+    def text(self, text: str, style: str, **more: Any) -> Any:
+        """A paragraph of plain text."""
+        from reportlab.platypus import Paragraph
+
+        return Paragraph(escape(text), self.styles[style], **more)
+
+    def head(self) -> Iterator[Any]:
+        """Verdict and reasons beside what it is about."""
+        from reportlab.platypus import Spacer
+        from reportlab.platypus import Table as Layout
+
+        content = self.content
+        tone, ground = TONES[content.tone]
+        verdict = [
+            self.text("INDEPENDENT DOSE CHECK", "over"),
+            self.text(content.verdict, "verdict"),
+            self.text(content.summary, "text"),
+            Spacer(1, 3),
+            *(self.text(reason.text, "reason", bulletText="\u2022") for reason in content.reasons),
+        ]
+        facts = [[self.text(name, "soft"), self.text(value, "cell")] for name, value in content.identity]
+        about = Layout(facts, colWidths=[22 * MM, 49 * MM], style=[
+            ("VALIGN", (0, 0), (-1, -1), "TOP"), ("TOPPADDING", (0, 0), (-1, -1), 1.2),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 0), ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ("LINEABOVE", (0, 0), (-1, -1), 0.4, GRID), ("RIGHTPADDING", (0, 0), (-1, -1), 2),
+        ])  # fmt: skip
+        yield Layout(
+            [[verdict, [self.text(content.title, "name"), Spacer(1, 3), about]]],
+            colWidths=[104 * MM, 76 * MM],
+            style=[
+                ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BACKGROUND", (0, 0), (0, 0), ground),
+                ("LINEBEFORE", (0, 0), (0, 0), 4, tone, 0), ("LEFTPADDING", (0, 0), (0, 0), 12),
+                ("TOPPADDING", (0, 0), (-1, -1), 7), ("BOTTOMPADDING", (0, 0), (0, 0), 9),
+                ("LEFTPADDING", (1, 0), (1, 0), 5 * MM), ("RIGHTPADDING", (1, 0), (1, 0), 0),
+            ],
+        )  # fmt: skip
+
+    # --- tables -------------------------------------------------------------------------------------------------------
+
+    def shortened(self, table: Table) -> Table:
+        """A table that fits on paper."""
+        rows = table.rows
+        if table.anchor == "plan":  # of the whole plan, and what deserves attention
+            rows = tuple(r for r in rows if r.cells[1].text or any(cell.tone for cell in r.cells))
+        if table.anchor == "metrics":
+            rows = self.on_paper(rows)
+        most = max(round(self.room * MOST_ROWS.get(table.anchor, 30)), 3)
+        less = len(table.rows) - min(len(rows), most)
+        left_out = (f"{less} more {'row is' if less == 1 else 'rows are'} in the HTML report.",) if less else ()
+        remarks = (" ".join((*left_out, *table.remarks)),) if left_out or table.remarks else ()
+        return Table(table.anchor, table.title, table.lead, table.columns, rows[:most], table.sources, remarks)
+
+    def on_paper(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """The rows of dose metrics that paper has room for: few of each structure, targets and cords first."""
+        roles = {found.name: found.role for found in self.check.found}
+        first: list[Row] = []
+        rest: list[Row] = []
+        name, is_new = Cell(""), False
+        for row in rows:
+            if row.tone != "more":
+                name, is_new = row.cells[0], True
+            role = roles.get(name.text, "other")
+            if row.cells[1].text not in (*PAPER_METRICS.get(role, ()), DASH):
+                continue
+            chosen = first if role in ("target", "cord") else rest
+            chosen.append(Row((name, *row.cells[1:])) if is_new else row)
+            is_new = False
+        return (*first, *rest)
+
+    def tables(self, *anchors: str) -> Iterator[Any]:
+        """Those of some tables that there are, as long as fits on paper."""
+        for table in filter(None, map(self.content.table, anchors)):
+            yield from self.table(self.shortened(table))
+
+    def table(self, table: Table) -> Iterator[Any]:
+        """A table with its title; its head comes again on a further page."""
+        from reportlab.platypus import CondPageBreak, LongTable
+
+        is_right = [column.kind == "" for column in table.columns]
+        head = [
+            self.text(column.title, "head_right" if right else "head")
+            for column, right in zip(table.columns, is_right, strict=True)
+        ]
+        body = [
+            [self.cell(cell, column.kind) for cell, column in zip(row.cells, table.columns, strict=True)]
+            for row in table.rows
+        ]
+        style: list[tuple[Any, ...]] = [
+            ("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 2.5),
+            ("RIGHTPADDING", (0, 0), (-1, -1), 2.5), ("TOPPADDING", (0, 0), (-1, -1), 1.8),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 1.8), ("LINEBELOW", (0, 0), (-1, 0), 0.8, "#AAB3BD"),
+            ("LINEBELOW", (0, -1), (-1, -1), 0.4, GRID),
+        ]  # fmt: skip
+        for place, row in enumerate(table.rows, start=1):
+            if row.tone != "more" and place > 1:
+                style.append(("LINEABOVE", (0, place), (-1, place), 0.4, GRID))
+            if row.tone == "outside":
+                style.append(("BACKGROUND", (0, place), (-1, place), TONES["outside"][1]))
+        for first, last in _groups(table):
+            style.append(("SPAN", (0, first), (0, last)))
+        yield CondPageBreak(38 * MM)  # room for the title and some rows
+        yield self.text(table.title, "title")
+        if table.lead:
+            yield self.text(table.lead, "soft")
+        if table.rows:
+            yield LongTable([head, *body], colWidths=_widths(table), repeatRows=1, style=style)
+        notes = [f"{place}  {source}" for place, source in enumerate(table.sources, start=1)]
+        for text in (*notes, *table.remarks):
+            yield self.text(text, "note")
+
+    def cell(self, cell: Cell, kind: str) -> Any:
+        """A field: words, with small print below, or a dot between two limits."""
+        from reportlab.platypus import Paragraph
+
+        if cell.bar is not None:
+            place, is_far = cell.bar, cell.is_far
+            return self.drawing(22 * MM, 8, lambda canvas, w, h: _draw_bar(canvas, w, h, place, is_far))
+        color = TONES[cell.tone][0] if cell.tone in TONES else SOFT if cell.tone == "soft" else INK
+        words = f'<font color="{color}">{escape(cell.text)}</font>'
+        if cell.tone == "outside":
+            words = f"<b>{words}</b>"
+        if cell.note:
+            note = f'<font name="{self.plain}" size="5.8" color="{SOFT}">{escape(cell.note)}</font>'
+            words = f"{note}&nbsp;&nbsp;{words}" if kind == "" else f"{words}<br/>{note}" if cell.text else note
+        return Paragraph(words, self.styles["name" if kind == "name" else "cell" if kind == "text" else "right"])
+
+    def sentences(self, title: str, texts: Sequence[str]) -> Iterator[Any]:
+        """A list of sentences."""
+        yield self.text(title, "h2")
+        if not texts:
+            yield self.text("None.", "text")
+        most = max(round(self.room * MOST_SENTENCES), 3)
+        for text in texts[:most]:
+            yield self.text(text, "bullet", bulletText="\u2022")
+        if len(texts) > most:
+            yield self.text(f"{len(texts) - most} more are in the HTML report.", "soft")
+
+    def versions(self) -> Iterator[Any]:
+        """What computed it, in two columns."""
+        from reportlab.platypus import Table as Layout
+
+        yield self.text("Versions and hashes", "h2")
+        rows = [[self.text(name, "note"), self.text(value, "small")] for name, value in self.content.versions]
+        yield Layout(
+            rows,
+            colWidths=[24 * MM, (WIDTH_MM - 24) * MM],
+            style=[
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("TOPPADDING", (0, 0), (-1, -1), 0.4),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+                ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ],
+        )
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    def images(self) -> Iterator[Any]:
+        """Slices through the target and the cord: dose, and what is between both doses."""
+        from reportlab.platypus import KeepTogether
+
+        content = self.content
+        has_both = len(content.doses) == 2
+        levels = ", ".join(f"{100 * share:.0f}" for share, _ in ISODOSES)
+        about = (
+            f"Colours: recalculated dose from {100 * LEAST_SHOWN:.0f} to 100 % of {content.top_gy:.1f} Gy. Lines at "
+            f"{levels} % of {content.reference}, recalculated{' full, planned dashed' if has_both else ''}."
+        )
+        captions = [self.text(one.caption, "caption") for one in self.slices]
+        yield KeepTogether(
+            [
+                self.text("Slices", "h2"),
+                self.text(about, "lead"),
+                self.row([self.slice(one.draw_dose) for one in self.slices], captions),
+            ]
+        )
+        if has_both:
+            about = (
+                f"The same slices: recalculated less planned, from \u2212{DIFFERENCE_PERCENT:g} % (blue) to "
+                f"+{DIFFERENCE_PERCENT:g} % (orange) of {content.reference}."
+            )
+            row = self.row([self.slice(one.draw_difference) for one in self.slices])
+            yield KeepTogether([self.text(about, "lead"), row])
+
+    def slice(self, draw: Callable[[Any, float, float], None]) -> Any:
+        """One of three slices side by side."""
+        width = (WIDTH_MM - 4) / 3 * MM
+        return self.drawing(width, width * HALF_VIEW_CM[1] / HALF_VIEW_CM[0], draw)
+
+    def row(self, *rows: list[Any]) -> Any:
+        """Slices side by side, and captions below."""
+        from reportlab.platypus import Table as Layout
+
+        width = (WIDTH_MM - 4) / 3 * MM
+        return Layout(
+            list(rows),
+            colWidths=[width + 2 * MM, width + 2 * MM, width],
+            style=[
+                ("LEFTPADDING", (0, 0), (-1, -1), 0),
+                ("RIGHTPADDING", (0, 0), (1, -1), 2 * MM),
+                ("RIGHTPADDING", (2, 0), (2, -1), 0),
+                ("TOPPADDING", (0, 0), (-1, -1), 1),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
+            ],
+        )
+
+    def charts(self) -> Iterator[Any]:
+        """Histograms and profiles."""
+        from reportlab.platypus import KeepTogether
+        from reportlab.platypus import Table as Layout
+
+        content = self.content
+        if content.dvh is not None:
+            shown = {pen.key: pen for pen in content.pens if pen.is_shown}
+            chart = _only(content.dvh, set(shown))
+            legend = [pen for key, pen in shown.items() if any(line.key == key for line in chart.lines)]
+            drawing = self.drawing(
+                WIDTH_MM * MM, 66 * MM, lambda canvas, w, h: _draw_chart(canvas, chart, w, h, self.plain)
+            )
+            rest = [drawing, self.legend(legend)] if legend else [drawing]
+            yield KeepTogether([self.text(chart.title, "h2"), self.text(content.about_dvh, "soft"), *rest])
+        if content.profiles:
+            width = WIDTH_MM / 3 * MM
+            cells = [
+                self.drawing(width, 40 * MM, lambda c, w, h, one=chart: _draw_chart(c, one, w, h, self.plain))
+                for chart in content.profiles
+            ]
+            heads = [self.text(chart.title, "caption") for chart in content.profiles]
+            row = Layout([heads, cells], colWidths=[width] * 3, style=[
+                ("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+                ("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+            ])  # fmt: skip
+            shaded = [self.legend(content.profile_pens)] if content.profile_pens else []
+            about = self.text(content.about_profiles, "soft")
+            yield KeepTogether([self.text(content.profiles_title, "h2"), about, row, *shaded])
+
+    def legend(self, pens: Sequence[Pen]) -> Any:
+        """Names of structures with their colours."""
+        from reportlab.platypus import Paragraph
+
+        words = " &nbsp; ".join(
+            f'<font color="{pen.color}" name="{self.bold}">\u2501\u2501</font>&nbsp;'
+            + escape(pen.structure.name).replace(" ", "&nbsp;")
+            for pen in pens
+        )
+        return Paragraph(words, self.styles["cell"])
+
+
+# --- on every page ----------------------------------------------------------------------------------------------------
+
+
+def _numbered(paper: _Paper) -> Any:
+    """A canvas that knows how many pages there are, and puts head and foot on each."""
+    from reportlab.pdfgen.canvas import Canvas
+
+    class Numbered(Canvas):  # type: ignore[misc]
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            self._kept: list[dict[str, Any]] = []
+
+        def showPage(self) -> None:
+            self._kept.append(dict(self.__dict__))
+            self._startPage()
+
+        def save(self) -> None:
+            for page, state in enumerate(self._kept, start=1):
+                self.__dict__.update(state)
+                _frame(self, paper, page, len(self._kept))
+                super().showPage()
+            super().save()
+
+    return Numbered
+
+
+def _frame(canvas: Any, paper: _Paper, page: int, pages: int) -> None:
+    content = paper.content
+    left, right, top = MARGIN_MM * MM, (MARGIN_MM + WIDTH_MM) * MM, 285 * MM
+    canvas.setFont(paper.plain, 6.8)
+    canvas.setFillColor(SOFT)
+    canvas.drawString(left, top, f"spinedose {content.version}")
+    canvas.drawCentredString(105 * MM, top, content.title[:60])
+    canvas.drawRightString(right, top, f"{content.verdict} \u00b7 page {page} of {pages}")
+    canvas.setStrokeColor(GRID)
+    canvas.setLineWidth(0.6)
+    canvas.line(left, top - 4, right, top - 4)
+    canvas.line(left, 13 * MM, right, 13 * MM)
+    canvas.setFont(paper.bold, 6.8)
+    canvas.setFillColor("#7A4A00")
+    canvas.drawString(left, 9 * MM, content.notice)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _draw_bar(canvas: Any, width: float, height: float, place: float, is_far: bool) -> None:
+    """A dot between two limits."""
+    middle = height / 2 - 1
+    canvas.setStrokeColor("#C4CCD4")
+    canvas.setLineWidth(0.5)
+    canvas.line(0, middle, width, middle)
+    canvas.setFillColor("#DBE8EC")
+    canvas.rect(width / 6, middle - 2.6, width * 2 / 3, 5.2, stroke=0, fill=1)
+    canvas.setStrokeColor(TONES["within"][0])
+    canvas.setLineWidth(0.8)
+    for share in (1 / 6, 5 / 6):
+        canvas.line(share * width, middle - 2.6, share * width, middle + 2.6)
+    x = place / 100 * width
+    canvas.setFillColor(TONES["outside" if is_far else "within"][0])
+    if is_far:
+        path = canvas.beginPath()
+        path.moveTo(x - 3, middle)
+        for dx, dy in ((0, 3), (3, 0), (0, -3)):
+            path.lineTo(x + dx, middle + dy)
+        path.close()
+        canvas.drawPath(path, stroke=0, fill=1)
+    else:
+        canvas.circle(x, middle, 2.3, stroke=0, fill=1)
+
+
+def _only(chart: Chart, keys: set[str]) -> Chart:
+    lines = tuple(line for line in chart.lines if line.key in keys)
+    return Chart(
+        chart.title, chart.x_label, chart.y_label, chart.x_range, chart.y_range, lines, chart.bands, chart.marks
+    )
+
+
+def _draw_chart(canvas: Any, chart: Chart, width: float, height: float, font: str) -> None:
+    """The chart as on the page, with y upwards as PDF has it."""
+    frame = Frame(26, 12 if chart.marks else 4, width - 6, height - 22)
+
+    def up(y: Any) -> Any:
+        return height - y
+
+    canvas.setFont(font, 6)
+    for band in chart.bands:
+        low, high = (float(np.clip(frame.x(chart, x), frame.left, frame.right)) for x in (band.low, band.high))
+        canvas.setFillColor(band.color, alpha=0.16)
+        canvas.rect(low, up(frame.bottom), high - low, frame.bottom - frame.top, stroke=0, fill=1)
+        canvas.setFillColor(INK, alpha=1)
+    canvas.setLineWidth(0.4)
+    canvas.setStrokeColor(GRID)
+    canvas.setFillColor(SOFT)
+    for value in ticks(*chart.x_range, max(int((frame.right - frame.left) / 40), 3)):
+        x = float(frame.x(chart, value))
+        canvas.line(x, up(frame.top), x, up(frame.bottom))
+        canvas.drawCentredString(x, up(frame.bottom + 7), number(value))
+    for value in ticks(*chart.y_range, max(int((frame.bottom - frame.top) / 28), 3)):
+        y = float(frame.y(chart, value))
+        canvas.line(frame.left, up(y), frame.right, up(y))
+        canvas.drawRightString(frame.left - 3, up(y + 2), number(value))
+    for mark in chart.marks:
+        x = float(frame.x(chart, mark.at))
+        canvas.setDash(1, 2)
+        canvas.setStrokeColor(SOFT)
+        canvas.line(x, up(frame.top), x, up(frame.bottom))
+        canvas.setDash()
+        canvas.drawCentredString(x, up(frame.top - 3), mark.label)
+    canvas.setStrokeColor("#8A949F")
+    canvas.lines([
+        (frame.left, up(frame.top), frame.left, up(frame.bottom)),
+        (frame.left, up(frame.bottom), frame.right, up(frame.bottom)),
+    ])  # fmt: skip
+    canvas.setFillColor(INK)
+    canvas.drawCentredString((frame.left + frame.right) / 2, up(frame.bottom + 16), chart.x_label)
+    canvas.saveState()
+    canvas.translate(6, up((frame.top + frame.bottom) / 2))
+    canvas.rotate(90)
+    canvas.drawCentredString(0, 0, chart.y_label)
+    canvas.restoreState()
+    canvas.saveState()
+    clip = canvas.beginPath()
+    clip.rect(frame.left, up(frame.bottom), frame.right - frame.left, frame.bottom - frame.top)
+    canvas.clipPath(clip, stroke=0)
+    canvas.setLineJoin(1)
+    for line in chart.lines:
+        canvas.setStrokeColor(line.color)
+        canvas.setLineWidth(0.65 * line.width)
+        canvas.setDash([0.55 * part for part in line.dash] if line.dash else [])
+        for xs, ys in pieces(line):
+            _stroke(canvas, np.column_stack([frame.x(chart, xs), up(frame.y(chart, ys))]))
+    canvas.restoreState()
+
+
+def _stroke(canvas: Any, points: Array) -> None:
+    """A line through points; of those nearer to each other than paper shows, one stands for all."""
+    is_far = np.any(np.diff(np.round(points / FINEST), axis=0) != 0, axis=1)
+    points = points[np.concatenate([[True], is_far])]
+    path = canvas.beginPath()
+    path.moveTo(*points[0])
+    for point in points[1:]:
+        path.lineTo(*point)
+    canvas.drawPath(path, stroke=1, fill=0)
+
+
+def _views(places: Sequence[Place]) -> list[tuple[str, Place]]:
+    """Axial and sagittal through the target, and the same through the cord: three slices that differ."""
+    first = places[0]
+    cord = next((place for place in places if place.label.startswith("Hottest point")), None)
+    if cord is None:
+        return [("axial", first), ("sagittal", first), ("coronal", first)]
+    return [("axial", first), ("axial", cord), ("sagittal", cord)]
+
+
+class _Slice:
+    """A slice of the patient, on which a dose or a difference is drawn over the CT."""
+
+    def __init__(self, check: Check, content: Content, plane: str, place: Place) -> None:
+        axes = _PLANES[plane]
+        point = np.asarray(place.point_cm)
+        half = np.zeros(3)
+        half[axes[0]], half[axes[1]] = HALF_VIEW_CM
+        self.content, self.axes, self.is_down = content, axes, axes[1] == 1
+        self.view = _View(axes, point - half, point + half, float(point[axes[2]]), PIXEL_CM)
+        height = f"{'xyz'[axes[2]]} = {10 * point[axes[2]]:.1f} mm".replace("-", "\u2212")
+        label = place.label[:1].lower() + place.label[1:] if place.label.startswith("Hottest") else place.label
+        self.caption = f"{plane.capitalize()}, {height}: {label}"
+        self.hu = self.flat(check.ct.hu, -1000.0)
+        self.recalculated = self.flat(check.dose.volume, 0.0)
+        self.planned = self.flat(check.planned.dose, 0.0) if check.planned is not None else None
+        shown = [pen for pen in content.pens if pen.is_shown]
+        self.covers = [(pen, self.upright(mask(pen.structure, self.view.grid).values)) for pen in shown]
+
+    def upright(self, layer: NDArray[Any]) -> Array:
+        """A layer as a picture, rows from its bottom to its top."""
+        flat = self.view.flat(layer)
+        return np.asarray(flat[::-1] if self.is_down else flat, dtype=float)
+
+    def flat(self, volume: Volume, outside: float) -> Array:
+        """The slice of a volume."""
+        return self.upright(volume.resample(self.view.grid, outside=outside).values)
+
+    def draw_dose(self, canvas: Any, width: float, height: float) -> None:
+        """Recalculated dose and isodose lines of both, into a box."""
+        from contourpy import contour_generator
+
+        place = np.clip(self.recalculated / self.content.top_gy, 0, 1)
+        alpha = 0.6 * np.clip((place - LEAST_SHOWN) / 0.06, 0, 1)
+        canvas.saveState()
+        x, y = self.ground(canvas, width, height, "dose", place, alpha)
+        for dose, dash in ((self.planned, [2.2, 1.6]), (self.recalculated, [])):
+            if dose is None:
+                continue
+            lines = contour_generator(x, y, dose)
+            for share, color in ISODOSES:
+                for line in lines.lines(share * self.content.reference_gy):
+                    self.line(canvas, line, color, 0.7, dash)
+        self.finish(canvas, width, height, x, y)
+
+    def draw_difference(self, canvas: Any, width: float, height: float) -> None:
+        """Recalculated less planned dose, into a box."""
+        assert self.planned is not None
+        percent = 100 * (self.recalculated - self.planned) / self.content.reference_gy
+        place = np.clip(percent / DIFFERENCE_PERCENT / 2 + 0.5, 0, 1)
+        alpha = 0.85 * np.clip(np.abs(place - 0.5) * 5, 0, 1)
+        canvas.saveState()
+        self.finish(canvas, width, height, *self.ground(canvas, width, height, "difference", place, alpha))
+
+    def ground(
+        self, canvas: Any, width: float, height: float, colors: str, place: Array, alpha: Array
+    ) -> tuple[Array, Array]:
+        """Grey CT with colours over it; where columns and rows are [points]."""
+        from PIL import Image
+        from reportlab.lib.utils import ImageReader
+
+        grey = np.clip((self.hu - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1)[..., None] * 255
+        stops = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in COLOR_MAPS[colors]], dtype=float)
+        at = np.linspace(0, 1, len(stops))
+        color = np.stack([np.interp(place, at, stops[:, c]) for c in range(3)], axis=-1)
+        mixed = np.rint(grey + alpha[..., None] * (color - grey)).astype(np.uint8)
+        clip = canvas.beginPath()
+        clip.rect(0, 0, width, height)
+        canvas.clipPath(clip, stroke=0)
+        canvas.drawImage(ImageReader(Image.fromarray(mixed[::-1])), 0, 0, width, height)
+        rows, columns = self.hu.shape
+        return (np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows
+
+    def finish(self, canvas: Any, width: float, height: float, x: Array, y: Array) -> None:
+        """Structures, letters and scale."""
+        from contourpy import contour_generator
+
+        for pen, cover in self.covers:
+            if cover.max() >= 0.5:
+                for line in contour_generator(x, y, cover).lines(0.5):
+                    self.line(canvas, line, pen.color, 0.45 * pen.width, [])
+        self.letters(canvas, width, height)
+        canvas.restoreState()
+
+    @staticmethod
+    def line(canvas: Any, points: Array, color: str, width: float, dash: list[float]) -> None:
+        """A line with a dark rim."""
+        for pen, size in (("#141414", width + 0.6), (color, width)):
+            canvas.setStrokeColor(pen)
+            canvas.setLineWidth(size)
+            canvas.setDash(dash)
+            _stroke(canvas, points)
+        canvas.setDash([])
+
+    def letters(self, canvas: Any, width: float, height: float) -> None:
+        """Sides of the patient and a scale of 5 cm."""
+        ends = (("R", "L"), ("A", "P"), ("I", "S"))
+        left, right = ends[self.axes[0]]
+        bottom, top = ends[self.axes[1]][::-1] if self.is_down else ends[self.axes[1]]
+        canvas.setFillColor("#FFFFFF")
+        canvas.setFont("DejaVuSans-Bold", 6.5)
+        middle = (height - 5) / 2
+        for x, y, letter in ((5, middle, left), (width - 5, middle, right), (width / 2, 3, bottom),
+                             (width / 2, height - 8, top)):  # fmt: skip
+            canvas.drawCentredString(x, y, letter)
+        length = 5.0 / (2 * HALF_VIEW_CM[0]) * width
+        canvas.rect(5, 5, length, 1, stroke=0, fill=1)
+        canvas.setFont("DejaVuSans", 5.5)
+        canvas.drawString(5, 8, "50 mm")
+
+
+LONGEST_GROUP = 4
+"""Rows that share their first field: a page never ends between them."""
+
+
+def _groups(table: Table) -> Iterator[tuple[int, int]]:
+    """First and last of rows that go on with one another, the head being row 0."""
+    starts = [place for place, row in enumerate(table.rows, start=1) if row.tone != "more"]
+    for first, following in pairwise([*starts, len(table.rows) + 1]):
+        if 1 < following - first <= LONGEST_GROUP:
+            yield first, following - 1
+
+
+_SHARES = {
+    "criteria": (32, 10, 14, 11, 10, 14, 13, 8), "limits": (19, 32, 10, 11, 14, 11, 15, 8),
+    "metrics": (24, 28, 14, 14, 14, 12),
+    "beams": (26, 8, 12, 17, 11, 8, 9, 9, 11), "quality": (22, 36, 14, 14, 14), "findings": (13, 87),
+}  # fmt: skip
+
+
+def _widths(table: Table) -> list[float]:
+    """Widths of the columns; names and texts wide, numbers narrow."""
+    wide = {"name": 2.6, "text": 1.6}
+    shares = _SHARES.get(table.anchor, ())
+    if len(shares) != len(table.columns):
+        shares = tuple(wide.get(column.kind, 1.0) for column in table.columns)
+    return [WIDTH_MM * MM * share / sum(shares) for share in shares]

@@ -1,0 +1,86 @@
+"""Runs every kernel once on a tiny case, compiled with the flags of the command line; or a kernel with a planted fault.
+
+    python sanitized.py all -fsanitize=address,undefined
+    python sanitized.py past_the_end -fsanitize=address,undefined
+    python sanitized.py lost_update -fsanitize=thread
+
+A sanitizer's library has to be loaded before Python's: tests/cuda/test_sanitizers.py does that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from cuda_on_host import HostModule
+from device_numpy import DeviceArray, DeviceNumpy
+
+from spinedose.backends.cuda.backend import CudaBackend
+from spinedose.cones import ConeTable, RadialBasis
+from spinedose.directions import directions
+from spinedose.exposure import Attenuation, Shots, make_exposure
+from spinedose.fluence_model import FluenceMaps, Raster
+from spinedose.grid import Grid, Volume
+
+FAULTS = """
+extern "C" __global__ void past_the_end(const float* x, int n, float* y) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i <= n) y[i] = x[i];
+}
+extern "C" __global__ void lost_update(const float* x, int n, float* y) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[0] += x[i];
+}
+"""
+
+
+def run_fault(name: str, flags: Sequence[str]) -> None:
+    """Run one of the kernels above."""
+    x, y = np.ones(1000, np.float32).view(DeviceArray), np.zeros(1000, np.float32).view(DeviceArray)
+    HostModule(FAULTS, flags).get_function(name)((4,), (256,), (x, np.int32(1000), y))
+
+
+def run_all(flags: Sequence[str]) -> None:
+    """Run all stages: odd sizes, two materials, electrons, rays of all leanings, memory for a few directions."""
+    backend = CudaBackend(DeviceNumpy(), lambda code, options: HostModule(code, flags), budget_bytes=400_000)
+    rng = np.random.default_rng(1)
+    density = np.pad(rng.uniform(0, 2, (5, 6, 7)), 1).astype(np.float32)
+    grid = Grid((-2.0, -1.5, -1.75), (0.5, 0.4, 0.6), density.shape)
+    scene = backend.load(Volume(grid, density), (density > 1).astype(np.uint8))
+    raster, coarse = Raster(-1.5, -1.5, 0.2, 16, 16), Raster(-1.5, -1.5, 0.6, 6, 6)
+    n = 3
+    maps = FluenceMaps(
+        rng.uniform(0, 1, (n, 16, 16)).astype(np.float32),
+        raster,
+        rng.uniform(0, 1, (n, 6, 6)).astype(np.float32),
+        coarse,
+    )
+    shots = Shots(np.array([10.0, 11.0, 130.0]), np.array([0.0, 30.0, 60.0]), np.zeros(n), np.ones(n), maps)
+    table = Attenuation(
+        rng.uniform(0.1, 1, (2, 3, 40, 3)).astype(np.float32), 0.5, np.linspace(0, 2, 30).astype(np.float32), 0.25, 2.0,
+        np.ones(2, np.float32), np.array([[0.0] * 5, [0.0, 0.1, 0.2, 0.3, 0.4]], np.float32),
+    )  # fmt: skip
+    exposure = make_exposure(
+        shots, grid=grid, patient_position="HFS", isocentre_cm=np.zeros(3), sad_cm=100.0, attenuation=table,
+        group_step_deg=4.0,
+    )  # fmt: skip
+    low, high = (1, 0, 1), (6, 8, 8)
+    field, halo = (backend.new_moments(scene, low, high, order, 4) for order in (4, 2))
+    depth = backend.radiological_depth(scene, exposure.fans, table.path_factor)
+    for moments in (field, halo):
+        backend.release(scene, exposure, depth, (0, len(exposure)), moments)
+    assert field.values.get().any() and backend.electron_dose(field).any()
+    energy = np.zeros((4, 7, 1))
+    energy[0] = 1 / 7
+    heavier = np.array([0, 0.3], np.float32)
+    basis = RadialBasis((0.1, 2.0, 30.0), (3, 3, 1))
+    cones = ConeTable(basis, np.array([0.0, 180.0]), energy, density_factor=1 + heavier, returned=heavier)
+    dose = backend.transport(scene, field, halo, cones, directions(60, 4))
+    assert np.all(np.isfinite(dose)) and dose.max() > 0
+
+
+if __name__ == "__main__":
+    what, *options = sys.argv[1:]
+    run_all(options) if what == "all" else run_fault(what, options)
+    print("ran to the end")

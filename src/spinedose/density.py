@@ -59,8 +59,7 @@ DENSE_NEAR_CM = 0.5
 """Dense matter nearer to the cord than this is warned about; most secondary electrons of 6 MV beams stop within it."""
 
 ERROR_BESIDE_DENSE_MATTER = (
-    "up to 10 % too low in the first 2 mm where a beam enters titanium, up to 3 % where it leaves it, 1 to 3 % beside"
-    " bone; docs/theory/heterogeneity.md"
+    "up to 4 % within 3 mm of titanium, 3 % of bone; docs/theory/heterogeneity.md"
 )
 """How large the error is beside dense matter, in words for a warning."""
 

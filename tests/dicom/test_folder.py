@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 import spinedose as sd
-from conftest import beam_of
+from made_up import beam_of
 from spinedose.density import CtImage
 from spinedose.dicom.ct import write_ct
 from spinedose.dicom.dose import write_dose

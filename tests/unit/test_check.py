@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import spinedose as sd
-from conftest import beam_of
+from made_up import beam_of
 from spinedose import demo
 from spinedose.check import Check, conduct, variants
 from spinedose.check.findings import of_matter
@@ -404,7 +404,7 @@ class TestVariants:
         found = world(self._plan(), self._plan(**changes))
         assert code in {cause.code for cause in found[:3] if cause.share > 0.95}
         assert text in next(cause.text for cause in found if cause.code == code)
-        (said,) = variants.told(found)
+        (said,) = variants.told(found, is_within=False)
         assert said.code == "likely_cause" and said.text.startswith("The planned dose looks as if")
 
     def test_a_mirrored_couch_and_another_energy(self, world: Callable[..., Any]) -> None:
@@ -415,8 +415,14 @@ class TestVariants:
         assert any(cause.code == "energy" and "10X" in cause.text and cause.share > 0.99 for cause in other)
 
     def test_no_cause_is_said_as_well(self) -> None:
-        (one,) = variants.told((variants.Cause("couch", "as if the couch were turned by +1.0 degrees", 0.2),))
+        causes = (variants.Cause("couch", "as if the couch were turned by +1.0 degrees", 0.2),)
+        (one,) = variants.told(causes, is_within=False)
         assert one.code == "no_cause_found" and "20 %" in one.text
+        assert list(variants.told(causes, is_within=True)) == []
+
+    def test_a_sure_cause_is_named_although_all_is_within(self) -> None:
+        (one,) = variants.told((variants.Cause("couch", "as if the couch were turned", 0.9),), is_within=True)
+        assert one.code == "likely_cause" and one.text.startswith("All criteria are met, but")
 
 
 class TestPlannedDoses:

@@ -45,6 +45,8 @@ def test_the_wheel_carries_all_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if not name.endswith("/")}
     assert "spinedose/py.typed" in packed
+    assets = list((ROOT / "src" / "spinedose" / "report" / "assets").iterdir())
+    assert assets and all(f"spinedose/report/assets/{path.name}" in packed for path in assets)
     for folder in ("kernels", "beam_data"):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         missing = [path for path in files if f"spinedose/{path.relative_to(ROOT).as_posix()}" not in packed]

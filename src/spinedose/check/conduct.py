@@ -207,7 +207,7 @@ def check(
         with clock("causes", 0.85):
             pattern = find_pattern(planned.dose, result.volume)
             said += explain(pattern, inputs.plan.fractions, gammas)
-            if causes and judgement is not None and not judgement.is_within and pattern.is_worth_a_word:
+            if causes and pattern.is_worth_a_look:
                 said += told(
                     find_causes(
                         inputs.plan,
@@ -222,7 +222,8 @@ def check(
                         settings=settings,
                         backend=backend,
                         progress=clock.within(0.85, 0.98),
-                    )
+                    ),
+                    is_within=judgement is not None and judgement.is_within,
                 )
     with clock("judge", 0.98):
         sorted_findings = finding.gravest_first(said)

@@ -18,7 +18,7 @@ FINE_CM = 0.125
 
 FINE_FROM_GY = 5.0
 """Dose per fraction from which target and cord get fine voxels [Gy]: fractions of SBRT (AAPM TG-101 speaks of 6 to 30
-Gy; house default)."""
+Gy, not verified against the original; house default)."""
 
 FINE_BELOW_CM3 = 30.0
 """Smaller targets get fine voxels at any dose: a sphere of 3.9 cm is 15 coarse voxels wide (house default)."""
@@ -30,7 +30,8 @@ MOST_FINE_CM3 = 2500.0
 """Larger boxes are not made fine: 1.3 million voxels of 1.25 mm. House default, for time and memory."""
 
 METAL_DENSITY = 3.5
-"""Structures overridden with more than this are metal [relative to water]; titanium is 4.4, enamel 2.9."""
+"""Structures overridden with more than this are metal [relative to water]; titanium has 4.5 by mass and 3.7
+by electrons, enamel 2.9 by mass."""
 
 NO_ORGANS = frozenset({*NEVER_ORGANS, "MARKER", "REGISTRATION", "ISOCENTER", "CONTRAST_AGENT", "CONTROL"})
 """Interpreted types that are no organs (DICOM PS3.3, C.8.8.8.1)."""

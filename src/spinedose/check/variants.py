@@ -29,8 +29,11 @@ from spinedose.units import MM_PER_CM
 
 Array = NDArray[np.float64]
 
-COARSE_CM = 0.3
-"""Voxels of the variants [cm]: only differences between them are used."""
+COARSE_CM, FEW_DIRECTIONS = 0.4, 128
+"""Voxels [cm] and directions of the variants: only differences between them are used."""
+
+SURE = 0.75
+"""Share that a cause must explain to be named although all criteria are met."""
 
 TURN_DEG, OPEN_CM = 1.0, 0.1
 """Steps of the variants whose amount is fitted: a turn [degrees], a leaf gap [cm]."""
@@ -122,7 +125,7 @@ def find_causes(
             spacing_cm=max(spacing_cm, COARSE_CM),
             backend=backend,
             per_beam=per_beam,
-            settings=settings,
+            settings=replace(settings, directions=FEW_DIRECTIONS),
         )
 
     causes = list(_simple(pattern))
@@ -146,9 +149,11 @@ def find_causes(
     return tuple(sorted(causes, key=lambda cause: -cause.share))
 
 
-def told(causes: Sequence[Cause]) -> Iterator[Finding]:
-    """The causes that explain most of a difference, in one finding; none when none does."""
-    if not causes or causes[0].share < EXPLAINS:
+def told(causes: Sequence[Cause], *, is_within: bool) -> Iterator[Finding]:
+    """The causes that explain most of a difference, in one finding; with all criteria met only a sure one."""
+    if not causes or (is_within and causes[0].share < SURE):
+        return
+    if causes[0].share < EXPLAINS:
         yield Finding(
             "no_cause_found",
             "information",
@@ -160,7 +165,8 @@ def told(causes: Sequence[Cause]) -> Iterator[Finding]:
     named = [cause for cause in causes[:NAMED] if 1 - cause.share <= most_left]
     texts = [f"{cause.text} (explains {100 * cause.share:.0f} %)" for cause in named]
     more = "" if len(texts) == 1 else f", or {', or '.join(texts[1:])}"
-    yield Finding("likely_cause", "attention", f"The planned dose looks {texts[0]}{more}.")
+    start = "All criteria are met, but the planned dose looks" if is_within else "The planned dose looks"
+    yield Finding("likely_cause", "attention", f"{start} {texts[0]}{more}.")
 
 
 def _fitted(apart: Array, changed: Array) -> tuple[float, float]:

@@ -55,6 +55,8 @@ COLOR_MAPS = {
 gamma 1 and orange to purple from there to 2. All are told apart with any colour vision."""
 
 DVH_POINTS = 300
+HOTTEST_PERCENT = 0.05
+"""The dose axis ends a little beyond what this part of every structure receives."""
 PROFILE_CM, PROFILE_STEP_CM = 6.0, 0.05
 """Half the length of a profile, and between its points."""
 
@@ -267,7 +269,7 @@ def content_of(check: Check) -> Content:
         doses=tuple(doses),
         reference="the prescription" if is_prescribed else "the largest dose",
         reference_gy=reference_gy,
-        top_gy=max(1.1 * reference_gy if is_prescribed else 0.0, largest) or 1.0,
+        top_gy=_top_gy(check, largest),
         pens=pens,
         places=places,
         dvh=_histograms(pens, reference_gy if is_prescribed else math.nan),
@@ -283,6 +285,14 @@ def content_of(check: Check) -> Content:
         version=check.dose.metadata.version,
         notice=check.disclaimer,
     )
+
+
+def _top_gy(check: Check, largest_gy: float) -> float:
+    """End of the colour scales: over the prescription and the hottest point of a target, not of hot spots elsewhere."""
+    if not check.prescription.is_known:
+        return largest_gy or 1.0
+    curves = [curve for found in check.of_role("target") for curve in (found.planned, found.recalculated)]
+    return max([1.1 * check.prescription.dose_gy, *(curve.maximum_gy for curve in curves if curve is not None)])
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -372,7 +382,7 @@ def _identity(check: Check) -> tuple[tuple[str, str], ...]:
         ("Planned by", planned.system if planned is not None else ""),
         ("Planned dose", f"voxels of {_millimetres(planned.dose.grid)}" if planned is not None else "none"),
         ("Recalculated", f"voxels of {_millimetres(check.dose.grid)}"),
-        ("Checked", check.created.replace("T", " ")),
+        ("Checked", check.created.replace("T", " ").replace("+00:00", " UTC")),
     )
     return tuple((name, text) for name, text in rows if text)
 
@@ -861,7 +871,8 @@ def _histograms(pens: Sequence[Pen], prescription_gy: float) -> Chart | None:
     ]
     if not pairs:
         return None
-    end = spread([curve.maximum_gy for _, curve, _ in pairs] + [prescription_gy], least=0.1)[1]
+    ends = [curve.dose_at_percent(HOTTEST_PERCENT) for _, curve, _ in pairs]
+    end = spread([*ends, prescription_gy], least=0.1)[1]
     lines = tuple(_histogram(pen, curve, dash, end) for pen, curve, dash in pairs)
     marks = (Mark(prescription_gy, f"prescribed {prescription_gy:g} Gy"),) if prescription_gy > 0 else ()
     return Chart("Dose-volume histograms", "dose [Gy]", "volume [%]", (0.0, end), (0.0, 101.0), lines, marks=marks)

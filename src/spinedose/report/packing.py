@@ -21,9 +21,12 @@ from spinedose.structures import Structure, bounds_cm, mask
 
 Array = NDArray[np.float64]
 
-CT_BYTES, DOSE_BYTES, GAMMA_BYTES, STRUCTURE_BYTES = 5_000_000, 2_600_000, 1_300_000, 1_600_000
-"""Largest size on the page, as text: the CT, each of two doses, gamma, all structures together. Less than 15 MB in
-all."""
+CT_BYTES, DOSE_BYTES, GAMMA_BYTES, STRUCTURE_BYTES = 4_500_000, 2_400_000, 1_000_000, 1_400_000
+"""Largest size on the page, as text: the CT, each of two doses, each of three gamma maps, all structures together.
+Less than 14 MB in all."""
+
+MOST_VOXELS = 10_000_000
+"""Larger volumes would not fit, and are not tried."""
 
 COARSER = 1.26
 """Each step makes voxels this much wider, so that three steps double them along every axis."""
@@ -151,7 +154,8 @@ def pack_structure(structure: Structure) -> Packed:
 
 def _ever_coarser(volume: Volume) -> Iterator[Volume]:
     """The volume, then the same on wider and wider voxels, without an end."""
-    yield volume
+    if volume.grid.size <= MOST_VOXELS:
+        yield volume
     spacing = np.asarray(volume.grid.spacing_cm)
     wish = float(spacing.min())
     while True:
@@ -161,8 +165,10 @@ def _ever_coarser(volume: Volume) -> Iterator[Volume]:
             continue
         low, high = volume.grid.lower_cm, volume.grid.upper_cm
         count = np.maximum(np.floor((high - low) / wider + 1e-6), 1).astype(int)
+        if np.prod(count) > MOST_VOXELS:
+            continue
         first = (low + high) / 2 - wider * (count - 1) / 2
-        yield _on(volume, Grid(tuple(first), tuple(wider), tuple(count[::-1])))  # type: ignore[arg-type]
+        yield _on(volume, Grid(tuple(first), tuple(wider), tuple(count[::-1])))
 
 
 def _on(volume: Volume, grid: Grid) -> Volume:
@@ -187,7 +193,7 @@ def _largest_of_blocks(volume: Volume, factor: int) -> Volume:
     largest = np.fmax.reduce(np.fmax.reduce(np.fmax.reduce(blocks, axis=5), axis=3), axis=1)
     spacing = np.asarray(volume.grid.spacing_cm)
     origin = np.asarray(volume.grid.origin_cm) + spacing * (factor - 1) / 2
-    return Volume(Grid(tuple(origin), tuple(factor * spacing), (nz, ny, nx)), largest)  # type: ignore[arg-type]
+    return Volume(Grid(tuple(origin), tuple(factor * spacing), (nz, ny, nx)), largest)
 
 
 def _text(codes: NDArray[np.uint8]) -> str:

@@ -30,17 +30,21 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MM = 72 / 25.4
+"""Points, the unit of PDF, in a millimetre of paper."""
 MARGIN_MM, WIDTH_MM = 15.0, 180.0
+"""Of an A4 page: beside the text, and of the text."""
 
 TONES = {"within": ("#0B5F73", "#E8F2F4"), "outside": ("#A63A00", "#FDF0E7"), "none": ("#4C5560", "#EEF0F2")}
 """Letters and ground for each tone."""
 
 HALF_VIEW_CM = (7.5, 6.4)
-"""Half the width and the height of a slice."""
+"""Half the width and the height of a slice [cm]."""
 PIXEL_CM = 0.04
+"""Of a slice: 160 for an inch of paper."""
 FINEST = 0.2
 """Details of a line that can be seen [points]."""
 WINDOW_HU = (-160.0, 500.0)
+"""Grey window: wide enough to tell spongy from cortical bone."""
 DIFFERENCE_PERCENT = 5.0
 """End of the scale of differences [% of the reference dose]."""
 LEAST_SHOWN = 0.10
@@ -48,15 +52,18 @@ LEAST_SHOWN = 0.10
 
 MOST_PAGES = 4
 ROOMS = (1.0, 0.7, 0.45, 0.25)
-"""Shares of the rows below that are tried until the pages are few enough."""
+"""Shares of the rows below that are tried until the pages are few enough; the page has the rest, and the paper says
+so."""
 MOST_ROWS = {"findings": 14, "limits": 24, "metrics": 24, "gamma": 10, "quality": 14, "beams": 12, "plan": 14}
+LEAST_ROWS = {"findings": 8, "quality": 7, "gamma": 5}
+MOST_SENTENCES = 16
+"""Rows of tables by their anchors, at most and at least, and sentences of a list."""
 PAPER_METRICS = {
     "target": ("Mean", "D95%", "D2%"),
     "cord": ("D0.03cc", "D10%", "Mean"),
     "organ": ("D0.03cc", "Mean"),
 }
-MOST_SENTENCES = 16
-"""What fits on paper of tables and lists, at most; the page has the rest, and the paper says so."""
+"""Dose metrics on paper, by the role of the structure."""
 
 
 def write_pdf(check: Check, path: str | Path) -> Path:
@@ -247,7 +254,7 @@ class _Paper:
             rows = tuple(r for r in rows if r.cells[1].text or any(cell.tone for cell in r.cells))
         if table.anchor == "metrics":
             rows = self.on_paper(rows)
-        most = max(round(self.room * MOST_ROWS.get(table.anchor, 30)), 3)
+        most = max(round(self.room * MOST_ROWS.get(table.anchor, 30)), LEAST_ROWS.get(table.anchor, 3))
         less = len(table.rows) - min(len(rows), most)
         left_out = (f"{less} more {'row is' if less == 1 else 'rows are'} in the HTML report.",) if less else ()
         remarks = (" ".join((*left_out, *table.remarks)),) if left_out or table.remarks else ()
@@ -432,11 +439,11 @@ class _Paper:
                 ("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0),
                 ("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
             ])  # fmt: skip
-            shaded = [self.legend(content.profile_pens)] if content.profile_pens else []
+            shaded = [self.legend(content.profile_pens, "Shaded: ")] if content.profile_pens else []
             about = self.text(content.about_profiles, "soft")
             yield KeepTogether([self.text(content.profiles_title, "h2"), about, row, *shaded])
 
-    def legend(self, pens: Sequence[Pen]) -> Any:
+    def legend(self, pens: Sequence[Pen], lead: str = "") -> Any:
         """Names of structures with their colours."""
         from reportlab.platypus import Paragraph
 
@@ -445,7 +452,7 @@ class _Paper:
             + escape(pen.structure.name).replace(" ", "&nbsp;")
             for pen in pens
         )
-        return Paragraph(words, self.styles["cell"])
+        return Paragraph(lead + words, self.styles["cell"])
 
 
 # --- on every page ----------------------------------------------------------------------------------------------------
@@ -594,6 +601,14 @@ def _stroke(canvas: Any, points: Array) -> None:
     canvas.drawPath(path, stroke=1, fill=0)
 
 
+def _contours(x: Array, y: Array, values: Array, level: float) -> list[Array]:
+    """Lines of one value over columns and rows."""
+    from contourpy import contour_generator
+
+    lines: Any = contour_generator(x, y, values).lines(level)
+    return list(lines)
+
+
 def _views(places: Sequence[Place]) -> list[tuple[str, Place]]:
     """Axial and sagittal through the target, and the same through the cord: three slices that differ."""
     first = places[0]
@@ -633,8 +648,6 @@ class _Slice:
 
     def draw_dose(self, canvas: Any, width: float, height: float) -> None:
         """Recalculated dose and isodose lines of both, into a box."""
-        from contourpy import contour_generator
-
         place = np.clip(self.recalculated / self.content.top_gy, 0, 1)
         alpha = 0.6 * np.clip((place - LEAST_SHOWN) / 0.06, 0, 1)
         canvas.saveState()
@@ -642,9 +655,8 @@ class _Slice:
         for dose, dash in ((self.planned, [2.2, 1.6]), (self.recalculated, [])):
             if dose is None:
                 continue
-            lines = contour_generator(x, y, dose)
             for share, color in ISODOSES:
-                for line in lines.lines(share * self.content.reference_gy):
+                for line in _contours(x, y, dose, share * self.content.reference_gy):
                     self.line(canvas, line, color, 0.7, dash)
         self.finish(canvas, width, height, x, y)
 
@@ -678,11 +690,9 @@ class _Slice:
 
     def finish(self, canvas: Any, width: float, height: float, x: Array, y: Array) -> None:
         """Structures, letters and scale."""
-        from contourpy import contour_generator
-
         for pen, cover in self.covers:
             if cover.max() >= 0.5:
-                for line in contour_generator(x, y, cover).lines(0.5):
+                for line in _contours(x, y, cover, 0.5):
                     self.line(canvas, line, pen.color, 0.45 * pen.width, [])
         self.letters(canvas, width, height)
         canvas.restoreState()
@@ -736,7 +746,7 @@ _SHARES = {
 def _widths(table: Table) -> list[float]:
     """Widths of the columns; names and texts wide, numbers narrow."""
     wide = {"name": 2.6, "text": 1.6}
-    shares = _SHARES.get(table.anchor, ())
+    shares: Sequence[float] = _SHARES.get(table.anchor, ())
     if len(shares) != len(table.columns):
         shares = tuple(wide.get(column.kind, 1.0) for column in table.columns)
     return [WIDTH_MM * MM * share / sum(shares) for share in shares]

@@ -58,9 +58,7 @@ DENSE_BONE_G_CM3 = 1.6
 DENSE_NEAR_CM = 0.5
 """Dense matter nearer to the cord than this is warned about; most secondary electrons of 6 MV beams stop within it."""
 
-ERROR_BESIDE_DENSE_MATTER = (
-    "up to 4 % within 3 mm of titanium, 3 % of bone; docs/theory/heterogeneity.md"
-)
+ERROR_BESIDE_DENSE_MATTER = "up to 4 % within 3 mm of titanium, 3 % of bone; docs/theory/heterogeneity.md"
 """How large the error is beside dense matter, in words for a warning."""
 
 

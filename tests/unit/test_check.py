@@ -474,6 +474,12 @@ class TestJson:
         jsonschema.validate(json.loads(text), schema())
         assert found.anonymous().plan.identity == Identity()
 
+    def test_labels_stay_though_they_are_the_patients_name(self, compute: Callable[..., Check]) -> None:
+        plan = plan_of(identity=Identity(patient_name="Liver^Test", patient_id="7"))
+        found = compute(planned_as(bump()), bump(scale=1.05), plan=plan).anonymous()
+        assert any(one.name == "Liver" for one in found.found)
+        assert not any("anonymous" in reason for reason in found.reasons)
+
     def test_nobody_is_logged(self, compute: Callable[..., Check], caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level("DEBUG"):
             compute(planned_as(bump()))

@@ -547,7 +547,12 @@ def _cleared(check: Check, texts: tuple[str, ...]) -> tuple[str, ...]:
     """
     names = check.names
     uids = (names.plan_uid, names.structure_set_uid, names.ct_uid, names.frame_of_reference_uid, *names.dose_uids)
-    words = [word for word in re.split(r"[^\w]+", f"{names.patient_name} {names.patient_id}") if len(word) > 1]
+    kept = " ".join((names.plan_label, *(found.name for found in check.found))).casefold()
+    words = [
+        word
+        for word in re.split(r"[^\w]+", f"{names.patient_name} {names.patient_id}")
+        if len(word) > 1 and word.casefold() not in kept  # labels stay, and so does what they say
+    ]
     whole = [*(item.name for item in check.inputs if item.kind != "CT"), *filter(None, uids)]
 
     def cleared(text: str) -> str:

@@ -420,9 +420,13 @@ class TestVariants:
         assert one.code == "no_cause_found" and "20 %" in one.text
         assert list(variants.told(causes, is_within=True)) == []
 
-    def test_a_sure_cause_is_named_although_all_is_within(self) -> None:
-        (one,) = variants.told((variants.Cause("couch", "as if the couch were turned", 0.9),), is_within=True)
+    def test_a_cause_that_stands_out_is_named_although_all_is_within(self) -> None:
+        best, second = (variants.Cause(code, f"as if the {code} were turned", share) for code, share in
+                        (("collimator", 0.6), ("couch", 0.1)))  # fmt: skip
+        (one,) = variants.told((best, second), is_within=True)
         assert one.code == "likely_cause" and one.text.startswith("All criteria are met, but")
+        near = replace(second, share=0.4)
+        assert list(variants.told((best, near), is_within=True)) == []
 
 
 class TestPlannedDoses:

@@ -33,6 +33,7 @@ ROOMS = (
     ("measurements",),
     ("criteria",),
     ("protocol",),
+    ("limit_file",),
     ("compare",),
     ("exposure",),
     ("tank",),

@@ -92,6 +92,17 @@ def compton_electron(energy, rest):
             return energy * (1 - share), np.cos(angle)
 
 
+@njit
+def next_step(T, log_T, stopping, turning):
+    """Energy that an electron of energy T loses in its next step, stopping power and loss of direction half way."""
+    dT = T if T < LEAST_MEV else max(LOSS * T, 0.001)
+    at = (np.log(T - 0.5 * dT) - log_T[0]) / (log_T[1] - log_T[0])
+    at = min(max(at, 0.0), len(log_T) - 1.001)
+    k = int(at)
+    f = at - k
+    return dT, stopping[k] + f * (stopping[k + 1] - stopping[k]), turning[k] + f * (turning[k + 1] - turning[k])
+
+
 @njit(parallel=True)
 def follow(n, seed, energy, log_T, stopping, turning, moments, distance):
     """Add the energy of n electrons, as Legendre moments of its direction from the start, and times its distance."""
@@ -105,13 +116,8 @@ def follow(n, seed, energy, log_T, stopping, turning, moments, distance):
             deflect(direction, cosine)
             place[0] = place[1] = place[2] = 0.0
             while T > 0:
-                dT = T if T < 0.02 else max(0.04 * T, 0.001)
-                at = (np.log(T - 0.5 * dT) - log_T[0]) / (log_T[1] - log_T[0])
-                at = min(max(at, 0.0), len(log_T) - 1.001)
-                k = int(at)
-                f = at - k
-                step = dT / (stopping[k] + f * (stopping[k + 1] - stopping[k]))
-                turn = turning[k] + f * (turning[k + 1] - turning[k])
+                dT, power, turn = next_step(T, log_T, stopping, turning)
+                step = dT / power
                 part = np.random.random() * step
                 x, y, z = (
                     place[0] + part * direction[0],
@@ -152,14 +158,8 @@ def send_back(n, seed, energy, tilt, reach, log_T, stopping, turning, entered, r
             deflect(direction, cosine)
             z, has_entered = -reach * np.random.random(), False
             while T > 0:
-                dT = T if T < 0.02 else max(0.04 * T, 0.001)
-                at = (np.log(T - 0.5 * dT) - log_T[0]) / (log_T[1] - log_T[0])
-                at = min(max(at, 0.0), len(log_T) - 1.001)
-                k = int(at)
-                f = at - k
                 side = 1 if z > 0 or (z == 0 and direction[2] > 0) else 0
-                power = stopping[side, k] + f * (stopping[side, k + 1] - stopping[side, k])
-                turn = turning[side, k] + f * (turning[side, k + 1] - turning[side, k])
+                dT, power, turn = next_step(T, log_T, stopping[side], turning[side])
                 step, crosses = dT / power, False
                 if z * (z + step * direction[2]) < 0:
                     step, crosses = -z / direction[2], True

@@ -7,7 +7,6 @@ what to measure; `judge` then holds the measured numbers against them. Nothing i
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spinedose.compare.metrics import parse_metric, without_nan
 from spinedose.errors import InvalidInput
+from spinedose.limit_file import list_limits, read_limits
 from spinedose.protocol import NOT_VERIFIED, Evaluation, ProtocolLine
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 Role = Literal["target", "cord", "organ", "plan", "point", "protocol"]
 Compare = Literal["percent of planned", "percent of prescription", "difference", "at least", "at most", "crosses limit"]
 Level = Literal["within", "outside", "beyond action", "not judged"]
-
-SCHEMA_VERSION = 1
-"""Version of the file that this module reads."""
-
-FOLDER = Path(__file__).with_name("limits") / "criteria"
-"""Criteria that come with spinedose."""
 
 ROLES = ("target", "cord", "organ", "plan", "point", "protocol")
 COMPARES = ("percent of planned", "percent of prescription", "difference", "at least", "at most", "crosses limit")
@@ -202,7 +196,7 @@ class Criteria:
 
 def list_criteria() -> tuple[str, ...]:
     """Names of the criteria that come with spinedose, sorted."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+    return list_limits("criteria")
 
 
 def read_criteria(name_or_file: str | Path = "spine") -> Criteria:
@@ -222,19 +216,7 @@ def read_criteria(name_or_file: str | Path = "spine") -> Criteria:
     InvalidInput
         If there are none, or they are wrong.
     """
-    path = FOLDER / f"{name_or_file}.toml" if str(name_or_file) in list_criteria() else Path(name_or_file)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInput(
-            f"There are no criteria '{path}'",
-            f"spinedose has {', '.join(list_criteria())}",
-            "Name one of these, or a file of your own",
-        ) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The criteria in '{path.name}' cannot be read", str(error), "Correct the file") from None
-    if content.pop("schema_version", None) != SCHEMA_VERSION:
-        raise InvalidInput(f"'{path.name}' is of another version", f"this spinedose reads version {SCHEMA_VERSION}")
+    path, content = read_limits(name_or_file, "criteria", absent="There are no criteria", present="The criteria in")
     unknown = sorted(set(content) - {"name", "criterion"})
     tables = content.get("criterion", [])
     if unknown or not isinstance(tables, list):

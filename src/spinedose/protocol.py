@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,15 +18,10 @@ from typing import Any, Literal
 from spinedose.compare.dvh import Dvh
 from spinedose.compare.metrics import Metric, measure, parse_metric, without_nan
 from spinedose.errors import InvalidInput
+from spinedose.limit_file import list_limits, read_limits
 from spinedose.structures import Structure
 
 Sense = Literal["at most", "at least"]
-
-SCHEMA_VERSION = 1
-"""Version of the file that this module reads."""
-
-FOLDER = Path(__file__).with_name("limits") / "protocol"
-"""Protocols that come with spinedose."""
 
 NOT_VERIFIED = "not verified against the original"
 """Said with every source of which the number was not read in the original or a table of it."""
@@ -187,7 +181,7 @@ class Protocol:
 
 def list_protocols() -> tuple[str, ...]:
     """Names of the protocols that come with spinedose, sorted."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+    return list_limits("protocol")
 
 
 def read_protocol(name_or_file: str | Path = "spine") -> Protocol:
@@ -207,8 +201,7 @@ def read_protocol(name_or_file: str | Path = "spine") -> Protocol:
     InvalidInput
         If there is none, or it is wrong.
     """
-    path = FOLDER / f"{name_or_file}.toml" if str(name_or_file) in list_protocols() else Path(name_or_file)
-    content = _read(path)
+    path, content = read_limits(name_or_file, "protocol", absent="There is no protocol", present="The protocol")
     _only(content, {"name", "structures", "constraint", "remarks"}, path.name)
     namings = tuple(_naming(name, table, path.name) for name, table in _table(content, "structures", path.name).items())
     tables = content.get("constraint", [])
@@ -216,22 +209,6 @@ def read_protocol(name_or_file: str | Path = "spine") -> Protocol:
         raise InvalidInput(f"'{path.name}' has no limits", "it needs [structures] and [[constraint]]")
     constraints = tuple(_constraint(table, path.name) for table in tables)
     return Protocol(str(content.get("name", path.stem)), namings, constraints, _texts(content, "remarks", path.name))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInput(
-            f"There is no protocol '{path}'",
-            f"spinedose has {', '.join(list_protocols())}",
-            "Name one of these, or a file of your own",
-        ) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The protocol '{path.name}' cannot be read", str(error), "Correct the file") from None
-    if content.pop("schema_version", None) != SCHEMA_VERSION:
-        raise InvalidInput(f"'{path.name}' is of another version", f"this spinedose reads version {SCHEMA_VERSION}")
-    return content
 
 
 def _naming(name: str, table: Any, file: str) -> Naming:

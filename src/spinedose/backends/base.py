@@ -48,7 +48,7 @@ class Scene:
         Electron density relative to water, (nz, ny, nx) float32, in the backend's own array type.
     material : Any
         Number of each voxel's material, (nz, ny, nx) uint8: 0 is water.
-    media : tuple of MediumLike
+    media : tuple of Material
         Materials from number 1 on.
     """
 
@@ -113,7 +113,7 @@ class Backend(ABC):
             Relative to water.
         material : ndarray uint8, shape (nz, ny, nx), optional
             Number of each voxel's material; by default all is water, 0.
-        media : tuple of MediumLike
+        media : tuple of Material
             Materials from number 1 on.
         """
 

@@ -208,27 +208,19 @@ def _variants(plan: Plan, structures: StructureSet | None, machine: Machine | st
     def with_beams(change: Callable[[Beam], Beam]) -> Plan:
         return replace(plan, beams=tuple(change(beam) for beam in plan.beams))
 
-    yield _Variant(
-        "collimator",
-        with_beams(lambda beam: replace(beam, collimator_deg=beam.collimator_deg + TURN_DEG)),
-        structures,
-        lambda amount: f"as if the collimators were turned by {TURN_DEG * amount:+.1f} degrees",
-        True,
-    )
-    yield _Variant(
-        "couch",
-        with_beams(lambda beam: replace(beam, couch_deg=beam.couch_deg + TURN_DEG)),
-        structures,
-        lambda amount: f"as if the couch were turned by {TURN_DEG * amount:+.1f} degrees",
-        True,
-    )
-    yield _Variant(
-        "gantry",
-        with_beams(lambda beam: replace(beam, gantry_deg=beam.gantry_deg + TURN_DEG)),
-        structures,
-        lambda amount: f"as if the gantry were turned by {TURN_DEG * amount:+.1f} degrees",
-        True,
-    )
+    def turned(code: str, what: str) -> _Variant:
+        angle = f"{code}_deg"
+        return _Variant(
+            code,
+            with_beams(lambda beam: replace(beam, **{angle: getattr(beam, angle) + TURN_DEG})),
+            structures,
+            lambda amount: f"as if the {what} were turned by {TURN_DEG * amount:+.1f} degrees",
+            True,
+        )
+
+    yield turned("collimator", "collimators")
+    yield turned("couch", "couch")
+    yield turned("gantry", "gantry")
     if any(beam.leaf_cm is not None for beam in plan.beams):
         yield _Variant(
             "leaf_gap",

@@ -160,6 +160,7 @@ class CpuBackend(Backend):
         rate, stages = np.array(cones.basis.rate_per_cm, np.float32), np.array(cones.basis.stages, np.int64)
         along = np.argmax(np.abs(directions.vector / scene.grid.spacing_cm), axis=1)
         side_by_side, done = min(get_num_threads(), MOST_BUNDLES), 0
+        own = _for_electrons(scene, cones)
         # all loops are parallel already: matrix products that start threads of their own would only wait
         with threadpool_limits(limits=1, user_api="blas"):
             here = _Combined.of(field, halo, cones, directions)
@@ -167,10 +168,8 @@ class CpuBackend(Backend):
                 # rays that run mostly along x are swept in an array with x and y exchanged: rows stay contiguous
                 if is_turned:
                     here = here.turned()
-                matter = np.ascontiguousarray(scene.density.transpose(0, 2, 1)) if is_turned else scene.density
-                own = _for_electrons(scene, cones)
-                matters = (matter, np.ascontiguousarray(own.transpose(0, 2, 1)) if is_turned else own)
-                kind = np.ascontiguousarray(scene.material.transpose(0, 2, 1)) if is_turned else scene.material
+                matter, kind = (_as_swept(values, is_turned) for values in (scene.density, scene.material))
+                matters = (matter, matter if own is scene.density else _as_swept(own, is_turned))
                 faces = rows_with_faces(kind) if len(cones.returned) > 1 else np.zeros(kind.shape[:2], np.bool_)
                 extent = matter_in_rows(matter)
                 chosen = np.flatnonzero((along == 0) == is_turned)
@@ -207,6 +206,11 @@ class CpuBackend(Backend):
         """See `Backend.electron_dose`."""
         dose: NDArray[np.float32] = moments.electron_dose
         return dose
+
+
+def _as_swept(values: NDArray[Any], is_turned: bool) -> NDArray[Any]:
+    """A grid as the sweep wants it: with x and y exchanged where rays run mostly along x."""
+    return np.ascontiguousarray(values.transpose(0, 2, 1)) if is_turned else values
 
 
 def _for_electrons(scene: Scene, cones: ConeTable) -> NDArray[np.float32]:

@@ -304,3 +304,24 @@ def test_named_materials_and_a_couch_arrive(solve, make_plan, make_beam) -> None
     assert couch.metadata.settings["couch"] == "igrt-generic"
     assert metal.metadata.settings["materials"] == {"slab": "titanium"}
     assert couch.volume.grid.shape[2] == 106  # 53 cm of couch in voxels of 5 mm
+
+
+@pytest.mark.parametrize(("side_cm", "parts"), [(5.0, 2), (34.0, 3)])
+def test_only_wide_fields_carry_the_curvature_of_hardness(
+    monkeypatch: pytest.MonkeyPatch, side_cm: float, parts: int
+) -> None:
+    """10X is softened by 1.02 at the corner of 5 x 5 cm, by 1.2 at that of 34 x 34 cm (cones.md, equation 4)."""
+    seen: list[tuple[int, int]] = []
+    released = engine._released
+
+    def watch(device, scene, rays, *more, **options):  # type: ignore[no-untyped-def]
+        seen.append((len(rays.cones.energy), rays.fields[0].attenuation.terma.shape[-1]))
+        return released(device, scene, rays, *more, **options)
+
+    monkeypatch.setattr(engine, "_released", watch)
+    machine = read_machine("varian-truebeam-m120")
+    engine.water_tank_dose(
+        machine, machine.beam("10X"), (side_cm, side_cm), depth_cm=4.0, margin_cm=1.0, spacing_cm=1.0,
+        settings=Settings(directions=104, moments=2),
+    )  # fmt: skip
+    assert seen == [(parts, parts)]

@@ -23,7 +23,7 @@ from spinedose.validate import CASES, Criterion, Drawn, Line, Outcome, Results, 
 from spinedose.validate.case import Bench, role_of, was_fitted
 from spinedose.validate.in_water import depth_dose_lines, output_criterion, profile_lines
 from spinedose.validate.lines import HELD_OUT, OTHER, USED, Tag
-from spinedose.validate.tanks import Setup, Tanks, depth_dose, profile
+from spinedose.validate.tanks import Setup, Tanks, as_voxels, depth_dose, profile
 from spinedose.validate.water import disagreement, truebeam_role
 
 TAG = Tag("water-truebeam", "varian-truebeam-m120", "6X")
@@ -352,3 +352,12 @@ def test_the_command_gives_the_verdict_and_its_exit_code(tmp_path: Path, monkeyp
     nothing = replace(small_results(), outcomes=small_results().outcomes[1:])
     monkeypatch.setattr(spinedose.validate, "validate", lambda *a, **k: nothing)
     assert CliRunner().invoke(app, ["validate", "--quiet", "-o", str(tmp_path / "b.json")]).exit_code == 2
+
+
+def test_a_measured_edge_becomes_means_over_voxels() -> None:
+    """A step a quarter of a voxel before the middle of one: that voxel is three quarters full, its neighbours full."""
+    x = np.linspace(-2.0, 2.0, 4001)
+    run = np.arange(-8, 9) * 0.25
+    fine, means = as_voxels(x, (x > -0.0625).astype(float), run)
+    np.testing.assert_allclose(np.interp([-0.25, 0.0, 0.25], fine, means), [0.0, 0.75, 1.0], atol=0.02)
+    assert fine[0] == pytest.approx(-1.75) and fine[-1] == pytest.approx(1.75), "only voxels that the curve covers"

@@ -82,9 +82,11 @@ def electron_spread(media: Sequence[Material], energy_MeV: float, order: int = H
     Parameters
     ----------
     media : sequence of Material
-        Beside water; their `scattering_number` decides, between the media of the table linearly in its logarithm.
+        Beside water; their `scattering_number` decides, between the media of the table linearly in its logarithm. The
+        table reaches from PEEK to cobalt-chrome, and so do all materials of spinedose.
     energy_MeV : float
-        Energy of the photons that set the electrons moving, mean over the energy released [MeV].
+        Energy of the photons that set the electrons moving, mean over the energy released [MeV]. Between 0.5 and 8 MeV
+        linear in its logarithm; beyond, the nearer end counts (no megavoltage beam lies there).
     order : int
         Highest degree L, at most 12.
     """

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from spinedose.backends.select import select_backend
 from spinedose.cones import water_kernels
-from spinedose.engine import Settings, transport_exposures
+from spinedose.engine import Settings
+from spinedose.stages import transport_exposures
 from superposition import superpose, voxel_kernel
 from water_cases import (
     Beams,

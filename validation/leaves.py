@@ -28,7 +28,8 @@ from spinedose.backends.cpu.fluence import fluence
 from spinedose.backends.select import select_backend
 from spinedose.cones import cone_table
 from spinedose.density import CtImage
-from spinedose.engine import DEEPEST_CM, Settings, compute_dose, transport_exposures
+from spinedose.engine import Settings, compute_dose
+from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.exposure import Shots, attenuation, make_exposure
 from spinedose.fluence_model import (
     FluenceMaps,

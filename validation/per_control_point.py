@@ -23,8 +23,9 @@ from spinedose.backends.base import Backend, Scene
 from spinedose.backends.select import select_backend
 from spinedose.cones import ConeTable
 from spinedose.directions import Directions, directions
-from spinedose.engine import Settings, transport_exposures
+from spinedose.engine import Settings
 from spinedose.exposure import Exposure
+from spinedose.stages import transport_exposures
 from water_cases import Beams, both_kernels, cord_sparing_arc, inside, plain_attenuation, six_mv, water_block
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from spinedose.dicom.dose import read_dose
     from spinedose.dicom.plan import read_plan
     from spinedose.dicom.structures import read_structures
-    from spinedose.engine import Settings, compute_dose
+    from spinedose.engine import compute_dose
     from spinedose.errors import InvalidInput, SpinedoseError, UnknownMachine, UnsupportedPlan
     from spinedose.grid import Grid, Volume
     from spinedose.machine import list_machines
     from spinedose.machine import read_machine as machine
     from spinedose.plan import Beam, Plan
     from spinedose.result import Dose
+    from spinedose.settings import Settings
     from spinedose.structures import Structure, StructureSet
 
 __all__ = [
@@ -71,7 +72,7 @@ _HOMES = {
     "Grid": "spinedose.grid",
     "InvalidInput": "spinedose.errors",
     "Plan": "spinedose.plan",
-    "Settings": "spinedose.engine",
+    "Settings": "spinedose.settings",
     "SpinedoseError": "spinedose.errors",
     "Structure": "spinedose.structures",
     "StructureSet": "spinedose.structures",

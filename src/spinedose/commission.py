@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend
 from spinedose.backends.select import select_backend
 from spinedose.compare.curves import centre_cm, value_at
-from spinedose.engine import open_field_beam
+from spinedose.calibration import open_field_beam
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import FluenceMaps, fluence_raster
 from spinedose.machine import BeamModel, Machine, RadialTable, Spectrum, least_scatter_angle_deg

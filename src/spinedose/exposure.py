@@ -214,11 +214,13 @@ def _coarser(photon: NDArray[np.float32], raster: Raster) -> tuple[NDArray[np.fl
     return mean, Raster(raster.x_cm + shift - pixel, raster.y_cm + shift - pixel, pixel, mean.shape[2], mean.shape[1])
 
 
-def collimator_rotations(gantry_deg: Array, collimator_deg: Array, couch_deg: Array, patient_position: str) -> Array:
-    """Rotations from patient to collimator system at n sets of angles, shape (n, 3, 3)."""
+def collimator_rotations(
+    gantry_deg: Array, collimator_deg: Array, couch_deg: Array, patient_position: str, turn: Array | None = None
+) -> Array:
+    """Rotations from patient to collimator system at n sets of angles, shape (n, 3, 3); `turn` as in geometry."""
     return np.array(
         [
-            collimator_from_gantry(c) @ gantry_from_patient(patient_position, s, g)
+            collimator_from_gantry(c) @ gantry_from_patient(patient_position, s, g, turn)
             for c, s, g in zip(collimator_deg, couch_deg, gantry_deg, strict=True)
         ]
     )
@@ -504,6 +506,7 @@ def make_exposure(
     sad_cm: float,
     attenuation: Attenuation,
     group_step_deg: float,
+    turn: Array | None = None,
     matter: Grid | None = None,
 ) -> Exposure:
     """Put together an exposure; fans get rays and planes at the spacing of the voxels.
@@ -524,6 +527,8 @@ def make_exposure(
         Of the beam.
     group_step_deg : float
         Width of the angular bins of groups [degrees].
+    turn : ndarray, shape (3, 3), optional
+        How the patient is turned on the table, in the table system (`Setup.turn`).
     matter : Grid, optional
         Grid of all matter that the beams cross, if the calculation grid is but a part of it.
     """
@@ -550,7 +555,7 @@ def make_exposure(
     raster = maps.raster
     corner = np.array([[x, y] for x in raster.xs_cm[[0, -1]] for y in raster.ys_cm[[0, -1]]])
     reach = window(corner, shots.collimator_deg)
-    rotation = np.array([gantry_from_patient(patient_position, s, g) for g, s in zip(gantry, couch, strict=True)])
+    rotation = np.array([gantry_from_patient(patient_position, s, g, turn) for g, s in zip(gantry, couch, strict=True)])
     spacing = min(grid.spacing_cm)
     if matter is not None:
         reach = _shadow(grid, rotation, isocentre_cm, sad_cm).within(reach)
@@ -558,7 +563,9 @@ def make_exposure(
         fans=make_fans(matter or grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing),
         reach=reach,
         first=first.astype(np.int64),
-        shot_rotation=collimator_rotations(shots.gantry_deg, shots.collimator_deg, shots.couch_deg, patient_position),
+        shot_rotation=collimator_rotations(
+            shots.gantry_deg, shots.collimator_deg, shots.couch_deg, patient_position, turn
+        ),
         maps=maps,
         attenuation=attenuation,
     )

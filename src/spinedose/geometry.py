@@ -51,22 +51,31 @@ def table_from_patient(patient_position: str) -> Matrix:
 
 def fixed_from_table(couch_deg: float) -> Matrix:
     """Rotation (3, 3), table to fixed: by the couch angle about +z (counterclockwise seen from above)."""
-    return _rotation("z", couch_deg)
+    return rotation_about("z", couch_deg)
 
 
 def gantry_from_fixed(gantry_deg: float) -> Matrix:
     """Rotation (3, 3), fixed to gantry: by minus the gantry angle about +y (the gantry turns clockwise, facing it)."""
-    return _rotation("y", -gantry_deg)
+    return rotation_about("y", -gantry_deg)
 
 
 def collimator_from_gantry(collimator_deg: float) -> Matrix:
     """Rotation (3, 3), gantry to collimator: by minus the collimator angle about +z (counterclockwise, source view)."""
-    return _rotation("z", -collimator_deg)
+    return rotation_about("z", -collimator_deg)
 
 
-def gantry_from_patient(patient_position: str, couch_deg: float, gantry_deg: float) -> Matrix:
-    """Rotation (3, 3), patient to gantry system; with the isocentre subtracted, `g = R @ (p - isocentre)`."""
-    return gantry_from_fixed(gantry_deg) @ fixed_from_table(couch_deg) @ table_from_patient(patient_position)
+def gantry_from_patient(
+    patient_position: str, couch_deg: float, gantry_deg: float, turn: Matrix | None = None
+) -> Matrix:
+    """Rotation (3, 3), patient to gantry system; with the isocentre subtracted, `g = R @ (p - isocentre)`.
+
+    `turn`, shape (3, 3), is how the patient is turned on the table, in the table system (`Setup.turn`); None: not at
+    all.
+    """
+    on_table = table_from_patient(patient_position)
+    if turn is not None:
+        on_table = turn @ on_table
+    return gantry_from_fixed(gantry_deg) @ fixed_from_table(couch_deg) @ on_table
 
 
 def beam_direction(patient_position: str, couch_deg: float, gantry_deg: float) -> NDArray[np.float64]:
@@ -75,13 +84,16 @@ def beam_direction(patient_position: str, couch_deg: float, gantry_deg: float) -
     return direction
 
 
-def _rotation(axis: str, angle_deg: float) -> Matrix:
-    """Right-handed rotation of vectors about an axis; exact for multiples of 90 degrees."""
+def rotation_about(axis: str, angle_deg: float) -> Matrix:
+    """Right-handed rotation (3, 3) of vectors about the axis x, y or z; exact for multiples of 90 degrees."""
     quarter, rest = divmod(angle_deg, 90.0)
     if rest == 0.0:
         c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[int(quarter) % 4]
     else:
         c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    if axis == "x":
+        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]], dtype=float)
     if axis == "y":
         return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=float)
+    assert axis == "z", axis
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=float)

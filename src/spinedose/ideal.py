@@ -14,14 +14,16 @@ from spinedose.backends.select import select_backend
 from spinedose.composition import BONE_STEPS, bone_share
 from spinedose.cones import SpectrumLike
 from spinedose.density import read_curve
-from spinedose.engine import DEEPEST_CM, Settings, to_medium, transport_exposures
 from spinedose.errors import InvalidInput
 from spinedose.exposure import Shots, beam_tables, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Volume
 from spinedose.materials import Material, bone_mix
 from spinedose.materials import material as named
+from spinedose.patient import to_medium
 from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
+from spinedose.settings import Settings
+from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.units import GY_PER_MEV_PER_G
 
 FAR_AWAY_CM = 1e6

@@ -13,6 +13,7 @@ import pytest
 from cuda_on_host import backend_on_device, backend_on_host, device_is_wanted
 
 from spinedose import engine
+from spinedose import patient as preparation
 from spinedose.assignments import Assignment
 from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.backends.cuda.backend import CudaBackend
@@ -83,7 +84,7 @@ def solve(monkeypatch: pytest.MonkeyPatch, plan: Plan, ct: CtImage) -> Solve:
     monkeypatch.setattr(engine, "reference_output", lambda *_: 1.0)
 
     def run(backend: Backend, fine: FineBox | None = None) -> np.ndarray:
-        monkeypatch.setattr(engine, "select_backend", lambda _: backend)
+        monkeypatch.setattr(preparation, "select_backend", lambda _: backend)
         dose = compute_dose(
             plan, ct, machine="varian-truebeam-m120", spacing_cm=0.5, settings=Settings(directions=120),
             materials=[Assignment("titanium", above_hu=2500.0)], fine=fine,

@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import uniform_filter
 
 from spinedose import engine
+from spinedose import patient as preparation
 from spinedose.backends.base import Backend
 from spinedose.engine import Settings, compute_dose
 from spinedose.plan import Plan
@@ -38,7 +39,7 @@ def any_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def solve(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Dose]:
-    monkeypatch.setattr(engine, "select_backend", lambda _: backend)
+    monkeypatch.setattr(preparation, "select_backend", lambda _: backend)
 
     def run(plan: Plan, ct: object, *, directions: int = 96, **options: object) -> Dose:
         return compute_dose(

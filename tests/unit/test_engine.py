@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spinedose import engine
+from spinedose import calibration, engine, stages
 from spinedose.assignments import Assignment
 from spinedose.backends.select import select_backend
+from spinedose.calibration import open_field_beam, reference_output
 from spinedose.density import CtImage
-from spinedose.engine import Settings, compute_dose, open_field_beam, reference_output
+from spinedose.engine import Settings, compute_dose
 from spinedose.errors import BackendUnavailable, InvalidInput, NumericalError, UnknownMachine
 from spinedose.grid import Grid, Volume
 from spinedose.machine import read_machine
+from spinedose.nested import FineBox
 from spinedose.result import Dose, ResultInfo
 from spinedose.structures import Structure, StructureSet
 
@@ -183,9 +185,11 @@ def test_result_says_where_it_comes_from(solve, make_plan, make_beam) -> None:
     assert dose.plan is plan and not dose.beams
 
 
-def test_progress_rises_to_1(solve, make_plan, make_beam) -> None:
+@pytest.mark.parametrize("fine", [None, FineBox((-2.0, -2.0, -2.0), (2.0, 2.0, 2.0))])
+def test_progress_rises_to_1(solve, make_plan, make_beam, fine: FineBox | None) -> None:
     seen: list[tuple[str, float]] = []
-    solve(make_plan(make_beam(**SMALL)), progress=lambda stage, share: seen.append((stage, share)))
+    plan = make_plan(make_beam(**SMALL), make_beam(**SMALL, number=2, energy="10X"))
+    solve(plan, fine=fine, progress=lambda stage, share: seen.append((stage, share)))
     shares = [share for _, share in seen]
     assert seen[-1] == ("done", 1.0) and shares[0] >= 0
     assert all(b >= a - 1e-9 for a, b in pairwise(shares))
@@ -193,7 +197,7 @@ def test_progress_rises_to_1(solve, make_plan, make_beam) -> None:
 
 def test_directions_follow_the_number_of_beam_directions(solve, make_plan, make_beam, monkeypatch) -> None:
     """1600 for a beam, 1600 / sqrt(n) for n of them, 200 at least; multiples of 8."""
-    monkeypatch.setattr(engine, "MOST_DIRECTIONS", 400)
+    monkeypatch.setattr(stages, "MOST_DIRECTIONS", 400)
     fields = [make_beam(**SMALL, number=i + 1, gantry_deg=np.full(2, 40.0 * i)) for i in range(4)]
 
     def used(*beams: object) -> int:
@@ -242,7 +246,7 @@ def test_reference_output_is_remembered_by_all_it_depends_on(tmp_path: Path, mon
         calls.append(model.energy)
         return 0.5 + len(calls)
 
-    monkeypatch.setattr(engine, "_compute_reference", compute)
+    monkeypatch.setattr(calibration, "_compute_reference", compute)
     first = reference_output(machine, machine.beam("6X"), Settings(), device)
     assert first == 1.5 and len(list(tmp_path.glob("output-*.json"))) == 1
     # directions and the HU curve do not change what a water phantom receives
@@ -312,15 +316,15 @@ def test_only_wide_fields_carry_the_curvature_of_hardness(
 ) -> None:
     """10X is softened by 1.02 at the corner of 5 x 5 cm, by 1.2 at that of 34 x 34 cm (cones.md, equation 4)."""
     seen: list[tuple[int, int]] = []
-    released = engine._released
+    released = stages._released
 
     def watch(device, scene, rays, *more, **options):  # type: ignore[no-untyped-def]
         seen.append((len(rays.cones.energy), rays.fields[0].attenuation.terma.shape[-1]))
         return released(device, scene, rays, *more, **options)
 
-    monkeypatch.setattr(engine, "_released", watch)
+    monkeypatch.setattr(stages, "_released", watch)
     machine = read_machine("varian-truebeam-m120")
-    engine.water_tank_dose(
+    calibration.water_tank_dose(
         machine, machine.beam("10X"), (side_cm, side_cm), depth_cm=4.0, margin_cm=1.0, spacing_cm=1.0,
         settings=Settings(directions=104, moments=2),
     )  # fmt: skip

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from spinedose.cones import terma_table, water_attenuation, water_kernels
-from spinedose.engine import Settings, water_tank_dose
+from spinedose.calibration import water_tank_dose
+from spinedose.engine import Settings
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.machine import ElectronContamination, RadialTable, Spectrum, read_machine
@@ -103,7 +104,7 @@ def test_engine_agrees() -> None:
     )  # fmt: skip
     machine = replace(machine, beams={"6X": beam}, data_hash="")
     from spinedose.backends.select import select_backend
-    from spinedose.engine import open_field_beam
+    from spinedose.calibration import open_field_beam
     from spinedose.fluence_model import fluence_raster
     from spinedose.segments import segment_beam
 

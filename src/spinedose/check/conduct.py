@@ -40,7 +40,8 @@ from spinedose.check.roles import fine_box, roles_of
 from spinedose.check.variants import find_causes, told
 from spinedose.check.verdict import assumptions_of, verdict_of
 from spinedose.criteria import Criteria, judge, read_criteria
-from spinedose.engine import Settings, compute_dose
+from spinedose.engine import compute_dose
+from spinedose.settings import Settings
 from spinedose.errors import InvalidInput
 from spinedose.hu_curve import read_curve
 from spinedose.machine import Machine, machine_for_beam

@@ -18,7 +18,8 @@ from spinedose.assignments import Assignment
 from spinedose.check.outcome import Finding
 from spinedose.check.patterns import EXPLAINS, Pattern, chosen_points
 from spinedose.density import CtImage
-from spinedose.engine import Settings, compute_dose
+from spinedose.engine import compute_dose
+from spinedose.settings import Settings
 from spinedose.errors import SpinedoseError
 from spinedose.grid import Volume
 from spinedose.machine import Machine, machine_for_beam

@@ -300,7 +300,8 @@ def _compute(
     per_beam: bool = False,
 ) -> Dose:
     """Compute the dose with the settings of the command line."""
-    from spinedose.engine import Settings, compute_dose
+    from spinedose.engine import compute_dose
+    from spinedose.settings import Settings
     from spinedose.nested import fine_box_around
 
     if fine and inputs.structures is None:

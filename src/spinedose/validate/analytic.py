@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend, Scene
 from spinedose.cones import SpectrumLike, cone_table, water_attenuation
 from spinedose.directions import directions, harmonics
-from spinedose.engine import DEEPEST_CM, Settings, transport_exposures
+from spinedose.settings import Settings
+from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.exposure import Exposure, Shots, attenuation, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spinedose.engine import open_field_beam
+from spinedose.calibration import open_field_beam
 from spinedose.exposure import on_host
 from spinedose.fluence_model import fluence_raster
 from spinedose.machine import Machine

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.compare.curves import penumbra_cm
-from spinedose.engine import Settings
+from spinedose.settings import Settings
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.ideal import ideal_field_dose

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spinedose.backends.base import Backend
-from spinedose.engine import water_tank_dose
+from spinedose.calibration import water_tank_dose
 from spinedose.grid import Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.measurements import Detector, average_over

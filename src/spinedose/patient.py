@@ -1,0 +1,188 @@
+"""A patient on a device, ready to be irradiated: all that does not depend on the plan, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinedose.assignments import Assignment
+from spinedose.backends.base import Backend, Scene
+from spinedose.backends.select import select_backend
+from spinedose.clock import Clock, Progress
+from spinedose.couches import put_on_couch, read_couch
+from spinedose.density import CtImage, DensityGrid, build_density, calculation_grid, find_body, read_curve
+from spinedose.errors import InvalidInput
+from spinedose.grid import Volume
+from spinedose.nested import FineBox, Nest, with_common_materials
+from spinedose.structures import StructureSet
+
+VACUUM = 1e-5
+"""Below this relative electron density (a hundredth of air) a voxel has no dose."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inner:
+    """A box of fine voxels: where it is, its matter, that matter on the device within a layer of vacuum, and the rest
+    of the patient with a hole for it."""
+
+    nest: Nest
+    matter: DensityGrid
+    scene: Scene
+    outer: Scene
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPatient:
+    """A patient on a device, from `prepare_patient`.
+
+    Parameters
+    ----------
+    device : Backend
+        Where he is.
+    ct, structures : CtImage, StructureSet or None
+        What he was made of.
+    assignments : tuple of Assignment
+        Materials that were named.
+    couch : str
+        Couch top under him, or nothing.
+    curve : str
+        HU curve.
+    spacing_cm : float
+        Voxel size that was asked for [cm].
+    matter : DensityGrid
+        Densities on the calculation grid.
+    scene : Scene
+        The same on the device.
+    inner : Inner or None
+        Box of fine voxels.
+    warnings : tuple of str
+        What the reader of a dose must know.
+    timings_s : mapping of str to float
+        Wall time it took, by stage [s].
+    """
+
+    device: Backend
+    ct: CtImage
+    structures: StructureSet | None
+    assignments: tuple[Assignment, ...]
+    couch: str
+    curve: str
+    spacing_cm: float
+    matter: DensityGrid
+    scene: Scene
+    inner: Inner | None
+    warnings: tuple[str, ...]
+    timings_s: Mapping[str, float]
+
+    def composed(self, doses: Sequence[NDArray[np.float32]], dose_to: str) -> Volume:
+        """Dose to water or medium on one grid, from that of the scene and of the box."""
+        if dose_to == "medium":
+            matters = [self.matter] if self.inner is None else [self.matter, self.inner.matter]
+            doses = [to_medium(d, m.mass.values, m.electron.values) for d, m in zip(doses, matters, strict=True)]
+        if self.inner is None:
+            return Volume(self.matter.grid, doses[0])
+        return self.inner.nest.composed(doses[0], doses[1])
+
+
+def prepare_patient(
+    ct: CtImage,
+    *,
+    patient_position: str = "HFS",
+    structures: StructureSet | None = None,
+    materials: Sequence[Assignment] = (),
+    couch: str | Path = "",
+    couch_surface_cm: float | None = None,
+    spacing_cm: float = 0.25,
+    fine: FineBox | None = None,
+    curve: str = "generic",
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> PreparedPatient:
+    """Take a patient's densities to a device, for any number of plans and setups (`spinedose.engine.irradiate`).
+
+    Parameters
+    ----------
+    ct, structures, materials, couch, couch_surface_cm, spacing_cm, fine, backend
+        As in `compute_dose`.
+    patient_position : str
+        HFS, HFP, FFS or FFP: where under him the couch lies.
+    curve : str
+        HU curve: a name or a TOML file.
+    progress : callable, optional
+        As in `compute_dose`.
+
+    Returns
+    -------
+    PreparedPatient
+    """
+    if not (np.isfinite(spacing_cm) and 0.05 <= spacing_cm <= 1.0):
+        raise InvalidInput(
+            f"Spacing is {spacing_cm} cm", "0.05 to 1 cm can be computed", "2.5 mm is usual, 1.25 mm for spine"
+        )
+    clock = Clock(progress)
+    with clock("density", 0.0):
+        device = select_backend(backend)
+        body, scan, drawn = find_body(ct, structures), ct, structures
+        if couch:
+            scan, body, drawn = put_on_couch(
+                ct, body, structures, read_couch(couch), patient_position=patient_position, surface_cm=couch_surface_cm
+            )
+        grid = calculation_grid(scan, spacing_cm=spacing_cm, body=body, structures=drawn, assignments=materials)
+        table = read_curve(curve)
+        matter = build_density(scan, grid, body=body, curve=table, structures=drawn, assignments=materials)
+        warnings = (*body.warnings, *matter.warnings)
+        if fine is None:
+            scene, inner = _load(device, matter), None
+        else:
+            nest = Nest.of(grid, fine)
+            details = build_density(scan, nest.grid, body=body, curve=table, structures=drawn, assignments=materials)
+            matter, details = with_common_materials([matter, details])
+            scene = _load(device, matter)
+            inner = Inner(nest, details, _load(device, details, padded=True), _hollow(device, scene, matter, nest))
+    return PreparedPatient(
+        device=device,
+        ct=ct,
+        structures=structures,
+        assignments=tuple(materials),
+        couch=str(couch),
+        curve=curve,
+        spacing_cm=spacing_cm,
+        matter=matter,
+        scene=scene,
+        inner=inner,
+        warnings=tuple(dict.fromkeys(warnings)),
+        timings_s=dict(clock.seconds),
+    )
+
+
+def _load(device: Backend, matter: DensityGrid, *, padded: bool = False) -> Scene:
+    """Take matter to the device; with a layer of vacuum around it if asked for."""
+    electron, number = matter.electron, matter.material.values
+    if padded:
+        electron, number = electron.padded(), np.pad(number, 1)
+    return device.load(electron, number, matter.materials[1:])
+
+
+def _hollow(device: Backend, scene: Scene, matter: DensityGrid, nest: Nest) -> Scene:
+    """The same matter with vacuum in the box."""
+    hollow = Volume(scene.grid, nest.hollow(matter.electron.values))
+    return device.load(hollow, matter.material.values, matter.materials[1:])
+
+
+def to_medium(
+    dose: NDArray[np.float32], mass: NDArray[np.float32], electron: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Dose to the medium from dose to a water-like one: the energy belongs to the mass that is there.
+
+    Parameters
+    ----------
+    dose : ndarray float32
+        Energy over the mass of as many electrons' worth of water.
+    mass, electron : ndarray float32, same shape
+        Mass density [g/cm^3] and electron density relative to water.
+    """
+    return dose * np.divide(electron, mass, out=np.ones_like(dose), where=mass > 0)

@@ -52,6 +52,10 @@ class ResultInfo:
         Wall time per stage [s].
     dose_quantity : str
         What the dose is a dose to.
+    saturated_near : tuple of (str, float)
+        Targets and cords near CT numbers without a density, and their distance [cm], the nearest first.
+    dense_near : tuple of (str, str, float)
+        `"metal"` or `"dense bone"`, the cord beside which it lies, and their distance [cm].
     """
 
     version: str
@@ -66,11 +70,17 @@ class ResultInfo:
     warnings: tuple[str, ...] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
     dose_quantity: str = DOSE_QUANTITY["water"]
+    saturated_near: tuple[tuple[str, float], ...] = ()
+    dense_near: tuple[tuple[str, str, float], ...] = ()
     disclaimer: str = DISCLAIMER
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, ready for JSON."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        near = {
+            "saturated_near": [{"structure": name, "distance_cm": cm} for name, cm in self.saturated_near],
+            "dense_near": [{"matter": m, "structure": name, "distance_cm": cm} for m, name, cm in self.dense_near],
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | near))
         return plain
 
 

@@ -292,7 +292,7 @@ class Fans:
     nu, nv : int
         Rays along u and v.
     top_cm : ndarray, shape (g,)
-        Gantry z of the first plane, above all matter [cm].
+        Gantry z of the first plane, above the grid that doses are computed on [cm].
     step_cm : float
         Distance of planes [cm].
     nz : int
@@ -317,6 +317,12 @@ class Fans:
             self.rotation[a:b], self.isocentre_cm, self.sad_cm, self.u_cm, self.v_cm, self.pitch_cm,
             self.nu, self.nv, self.top_cm[a:b], self.step_cm, self.nz,
         )  # fmt: skip
+
+    def above(self, matter: Grid, step_cm: float) -> Fans:
+        """The same rays from the top of a larger grid down to the first plane of these fans, which is their last."""
+        height = ((corners(matter) - self.isocentre_cm) @ self.rotation[:, 2, :].T).max(axis=0)
+        steps = max(int(np.ceil((height + 1e-3 - self.top_cm).max() / step_cm)), 0)
+        return replace(self, top_cm=self.top_cm + steps * step_cm, step_cm=step_cm, nz=steps + 1)
 
     @property
     def bytes_per_fan(self) -> int:
@@ -484,6 +490,8 @@ class Exposure:
         Fluence of each shot.
     attenuation : Attenuation
         Of the beam.
+    approach : Fans or None
+        Where the grid is a part of a larger one: the rays from the top of all matter to the first planes of `fans`.
     """
 
     fans: Fans
@@ -492,6 +500,7 @@ class Exposure:
     shot_rotation: Array
     maps: FluenceMaps
     attenuation: Attenuation
+    approach: Fans | None = None
 
     def __len__(self) -> int:
         return len(self.fans.rotation)
@@ -559,8 +568,9 @@ def make_exposure(
     spacing = min(grid.spacing_cm)
     if matter is not None:
         reach = _shadow(grid, rotation, isocentre_cm, sad_cm).within(reach)
+    fans = make_fans(grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing)
     return Exposure(
-        fans=make_fans(matter or grid, rotation, isocentre_cm, sad_cm, reach, pitch_cm=spacing, step_cm=spacing),
+        fans=fans,
         reach=reach,
         first=first.astype(np.int64),
         shot_rotation=collimator_rotations(
@@ -568,4 +578,5 @@ def make_exposure(
         ),
         maps=maps,
         attenuation=attenuation,
+        approach=None if matter is None else fans.above(matter, min(matter.spacing_cm)),
     )

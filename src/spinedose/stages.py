@@ -405,8 +405,10 @@ def _release(
             with clock("depth", start + 0.1 * done / groups):
                 fans, factor = exposure.fans.part(a, b), exposure.attenuation.path_factor
                 depth = device.radiological_depth(scene, fans, factor)
-                if outer is not None:
+                if outer is not None and exposure.approach is not None:
+                    before = device.radiological_depth(outer, exposure.approach.part(a, b), factor)
                     depth += device.radiological_depth(outer, fans, factor)
+                    depth += before[..., -1:]
                 deepest_cm = max(deepest_cm, float(depth[..., -1].max()))  # it rises along each ray
             with clock("terma", start + 0.1 * done / groups):
                 device.release(scene, exposure, depth, (a, b), moments)

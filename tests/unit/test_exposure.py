@@ -15,6 +15,7 @@ from spinedose.exposure import (
     Window,
     attenuation,
     collimator_rotations,
+    corners,
     make_exposure,
     make_fans,
     pool,
@@ -254,6 +255,21 @@ def test_box_of_a_beam_that_misses_is_empty() -> None:
     fans = make_fans(GRID, rotation, np.array([50.0, 0.0, 0.0]), 100.0, reach, 0.5, 0.5)
     low, high = reached_box(GRID, fans, reach)
     assert any(a >= b for a, b in zip(low, high, strict=True))
+
+
+@pytest.mark.parametrize("angles", [(0.0, 0.0), (50.0, 0.0), (200.0, 30.0)])
+def test_an_approach_ends_where_the_fans_begin(angles: tuple[float, float]) -> None:
+    """Planes from above all matter, at its own spacing, down to the first plane of the fans of a part of it."""
+    rotation = np.array([gantry_from_patient("HFS", couch, gantry) for gantry, couch in (angles, (10.0, 0.0))])
+    part = GRID.box((10, 12, 14), (20, 20, 20))
+    fans = make_fans(part, rotation, np.zeros(3), 100.0, Window(-3.0, 3.0, -2.0, 2.0), 0.25, 0.25)
+    approach = fans.above(GRID, 0.5)
+    last = approach.top_cm - (approach.nz - 1) * approach.step_cm
+    np.testing.assert_allclose(last, fans.top_cm, atol=1e-9)
+    height = (corners(GRID) @ rotation[:, 2, :].T).max(axis=0)
+    assert np.all(approach.top_cm > height) and np.any(approach.top_cm - 0.5 <= height + 1e-3)
+    assert (approach.nu, approach.nv, approach.u_cm, approach.pitch_cm) == (fans.nu, fans.nv, fans.u_cm, fans.pitch_cm)
+    assert fans.above(part, 0.5).nz <= 2  # nothing lies above
 
 
 def test_attenuation_table() -> None:

@@ -9,7 +9,8 @@ result against them. Both TrueBeam machines get the beams: their leaves differ, 
 
 Elekta Agility 6X from scans of 5 x 5 and 10 x 10 cm (`../shared/dicom/monaco_agility_commissioning`), profiles at 5 and
 20 cm depth left out, and output factors of another linac of the type, 1 x 1 and 5 x 5 left out. The two linacs agree
-where both have a field (5 x 5: 0.906 and 0.904).
+where both have a field (5 x 5: 0.906 and 0.904). The calibration is that of the first linac (`Calibration.csv`, a table
+of its own form that `agility_reference` reads): 0.812 cGy/MU, SSD 90 cm, 10 cm deep.
 
 Every fit starts from the literature values in validation/start. Writes the beam files and
 validation/results/fit_<beam>.json.
@@ -17,6 +18,7 @@ validation/results/fit_<beam>.json.
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 import time
@@ -27,12 +29,13 @@ import numpy as np
 
 from spinedose._version import __version__
 from spinedose.beam_file import write_beam
-from spinedose.commission import Commissioning, curves_of, fit_beam
-from spinedose.machine import BeamModel, read_machine
-from spinedose.measurements import Measurements, Scan, read_measurements
+from spinedose.commission import Commissioning, fit_beam, prepare_curves
+from spinedose.machine import BeamModel, Calibration, read_machine
+from spinedose.measurements import Measurements, ReferenceCondition, Scan, read_measurements
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "water_data"
+AGILITY = ROOT.parent / "shared" / "dicom" / "monaco_agility_commissioning"
 TRUEBEAMS = ("varian-truebeam-m120", "varian-truebeam-hd120")
 START = ROOT / "validation" / "start"
 LEFT_OUT_FIELDS, LEFT_OUT_DEPTHS = ((7.0, 7.0), (20.0, 20.0)), (5.0, 20.0)
@@ -82,7 +85,10 @@ def truebeam_data(beam: str) -> Measurements:
 def fit(name: str, beam: str, data: Measurements, hold: dict[str, float]) -> Commissioning:
     """Fit one beam."""
     machine = read_machine(START / name)
-    curves = curves_of(data, beam, leave_out=left_out)
+    prepared = prepare_curves(data, beam, leave_out=left_out)
+    curves = prepared.curves
+    for finding in prepared.findings:
+        print(f"  {finding}")
     started = time.perf_counter()
 
     def progress(text: str, share: float) -> None:
@@ -97,12 +103,19 @@ def fit(name: str, beam: str, data: Measurements, hold: dict[str, float]) -> Com
     return found
 
 
+def agility_reference() -> ReferenceCondition:
+    """The calibration of the scanned Agility: Gy for 100 MU, in the row of the beam and the column of the set-up."""
+    with (AGILITY / "Calibration.csv").open(newline="", encoding="utf-8-sig") as file:
+        table = {row["10x10 fields"]: row for row in csv.DictReader(file)}
+    dose = float(table["06MV"]["d10 @ 90 SSD"])  # Gy/100 MU is cGy/MU
+    return ReferenceCondition("6X", 10.0, 10.0, 90.0, 10.0, dose, "Calibration.csv, d10 @ 90 SSD (pymedphys)")
+
+
 def agility_data() -> Measurements:
-    """Scans of one Agility linac, output factors of another."""
-    folder = ROOT.parent / "shared" / "dicom" / "monaco_agility_commissioning"
-    data = Measurements()
+    """Scans and calibration of one Agility linac, output factors of another."""
+    data = Measurements(references=(agility_reference(),))
     for name in ("06MV_10x10.mcc", "06MV_05x05_Open.mcc"):
-        data += read_measurements(folder / name)
+        data += read_measurements(AGILITY / name)
     read = read_measurements(DATA / "elekta_synergy_agility" / "6X_output_factors.csv").output_factors[0]
     used = ~np.isin(read.field_x_cm, (1.0, 5.0))
     parts = {name: getattr(read, name)[used] for name in ("field_x_cm", "field_y_cm", "values", "uncertainty")}
@@ -191,10 +204,16 @@ def main(beams: list[str]) -> None:
             hold = {"jaw_x_offset_cm": 0.0, "other_jaw_x_offset_cm": 0.0, "monitor_backscatter": 0.0}
             # profiles of 10 cm fields say too little of what is far off the axis: as for the TrueBeam
             hold |= {"softening_scale": 1.0, "scatter_angle_deg": 19.0}
-            found = fit("elekta-agility", "6X", agility_data(), hold)
+            data = agility_data()
+            found = fit("elekta-agility", "6X", data, hold)
+            stated = data.reference("6X")
+            own_calibration = Calibration(
+                0.01 * stated.dose_cGy_per_MU, stated.field_x_cm, stated.ssd_cm, stated.depth_cm
+            )
             old = read_machine(START / "elekta-agility").beams["6X"]
-            own: tuple[str, ...] = ("mlc_transmission", "leaf_attenuation_per_cm", "calibration")
-            made = {"elekta-agility": rebuild(old, found, "water scans of Agility linacs", AGILITY_CITATION, own)}
+            own: tuple[str, ...] = ("mlc_transmission", "leaf_attenuation_per_cm")
+            model = rebuild(old, found, "water scans of Agility linacs", AGILITY_CITATION, own)
+            made = {"elekta-agility": replace(model, calibration=own_calibration)}
         else:
             if beam != "6X":
                 first = json.loads(known.read_text(encoding="utf-8"))["parameters"]

@@ -29,7 +29,6 @@ from spinedose.backends.select import select_backend
 from spinedose.cones import cone_table
 from spinedose.density import CtImage
 from spinedose.engine import Settings, compute_dose
-from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.exposure import Shots, attenuation, make_exposure
 from spinedose.fluence_model import (
     FluenceMaps,
@@ -43,6 +42,7 @@ from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, ExtraFocal, Machine, RadialTable, read_machine
 from spinedose.plan import Beam, Plan
 from spinedose.segments import segment_beam
+from spinedose.stages import DEEPEST_CM, transport_exposures
 
 ROOT = Path(__file__).resolve().parents[1]
 START = ROOT / "validation" / "start"

@@ -45,7 +45,7 @@ compared, and outputs apart from it. Where field edges and depth zero of a
 measurement really were is part of the measurement: the fit found it, and each case says what. **Held out** data were
 not used in any fit; data **used in the fit** are shown because a fit may fail; those of an **other machine** can only
 show that nothing is grossly wrong. Limits and their sources are in
-[criteria.toml](../src/spinedose/validate/criteria.toml)."""
+[criteria.toml](../src/spinedose/curve_judging/criteria.toml)."""
 
 
 def read(paths: Sequence[Path]) -> Results:

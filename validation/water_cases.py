@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from spinedose.backends.base import Backend, Scene
 from spinedose.cones import ConeTable, SpectrumLike, cone_table, fit_basis, fit_cones, released_energy, water_kernels
-from spinedose.stages import DEEPEST_CM
 from spinedose.exposure import Attenuation, Exposure, Shots, attenuation, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.geometry import gantry_from_patient
 from spinedose.grid import Grid, Volume
 from spinedose.ideal import FAR_AWAY_CM
 from spinedose.machine import read_machine
+from spinedose.stages import DEEPEST_CM
 
 Array = NDArray[np.float64]
 Maps = NDArray[np.float32]

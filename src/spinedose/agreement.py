@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.commission import (
+    NOTHING_TO_FIT,
     REFERENCE_DEPTH_CM,
     REFERENCE_FIELD_CM,
     Calculator,
@@ -23,77 +24,30 @@ from spinedose.commission import (
     fit_beam,
     parameters_of,
 )
-from spinedose.compare.curves import (
-    IN_FIELD,
-    TAIL_MARGIN_CM,
-    Region,
-    distance_to_agreement_cm,
-    edges_cm,
-    maximum,
-    penumbra_cm,
-    value_at,
+from spinedose.compare.curves import Region, maximum, value_at
+from spinedose.curve_judging import (
+    PARTS,
+    Compared,
+    Criterion,
+    Judged,
+    compare_depth_dose,
+    compare_profile,
+    judge_curve,
+    judge_output,
+    projected_half_cm,
+    read_criteria,
 )
 from spinedose.errors import InvalidInput
 from spinedose.machine import Machine
+from spinedose.units import MM_PER_CM
 
 Array = NDArray[np.float64]
-
-EDGE_CM = 0.5
-"""The 50 % points of a profile lie this near to the projected field edge [cm], or they are none: in a wide field
-without flattening filter the dose falls to half within the field."""
 
 LATE_CM = 3.0
 """A depth dose that starts deeper than this is a part of one [cm], and its title says so."""
 
-PARTS = ("build-up", "beyond", "in-field", "penumbra", "tail")
-"""Parts of curves, those of `compare.curves.compare_curves`."""
-
-SHOULDER_FIELD_CM = 5.0
-"""In fields from this size the penumbra is counted relative to the dose at 80 % of the half width, so that it means the
-same with and without flattening filter; in smaller ones relative to the axis."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How far a calculated curve may lie from the measured one.
-
-    The defaults are the targets of this project for a commissioned beam (docs/howto/commissioning.md). They are
-    stricter than what AAPM MPPG 5.b asks of a planning system (2 % in the field, 3 mm, 3 % of the maximum outside).
-
-    Parameters
-    ----------
-    depth_dose_percent : float
-        Depth dose from the maximum on [% of the maximum].
-    build_up_percent, build_up_cm : float
-        Depth dose before the maximum: either is enough [% of the maximum; cm].
-    in_field_percent, in_field_cm : float
-        Profile inside 80 % of the field width [% of the axis]; the distance [cm] is an alternative for small fields.
-    penumbra_cm : float
-        Width from 80 to 20 % on the worse side, calculated against measured [cm].
-    tail_percent : float
-        Profile from 1 cm outside the field edge on [% of the axis].
-    output_percent : float
-        Output relative to the reference field, for fields from 3 cm; twice this from 2 cm, thrice below, where readings
-        depend on the detector [%].
-    """
-
-    depth_dose_percent: float = 1.0
-    build_up_percent: float = 5.0
-    build_up_cm: float = 0.2
-    in_field_percent: float = 1.5
-    in_field_cm: float = 0.1
-    penumbra_cm: float = 0.1
-    tail_percent: float = 2.0
-    output_percent: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise InvalidInput(f"The limit {name} is {getattr(self, name)}", "a limit is positive")
-
-    def output_percent_of(self, side_cm: float) -> float:
-        """Limit of the output of a field whose shorter side is this long [%]."""
-        return self.output_percent * (1.0 if side_cm >= 3 else 2.0 if side_cm >= 2 else 3.0)
+QUANTITIES = {"beyond": "depth dose"}
+"""What judgements call quantities of `curve_judging`, where the name alone would say too little."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,12 +73,10 @@ class Agreement:
     regions : tuple of Region
         Parts of the curve as `compare_curves` makes them; a profile whose own 50 % points are not its field edges (cut,
         one-sided, or a wide field without flattening filter) is split about the projected edge.
-    penumbra_mm : tuple of 2 floats
-        Width from 80 to 20 %, mean of both sides, measured and calculated [mm]; NaN for depth doses.
-    penumbra_difference_cm : float
-        Difference of these widths on the worse side [cm]; NaN for depth doses and where there is no penumbra.
     output_percent : float
         Difference of the output relative to the reference field [%]; NaN for profiles and relative curves.
+    compared : Compared or None
+        What is judged; None for an output factor.
     """
 
     curve: Curve
@@ -134,9 +86,21 @@ class Agreement:
     distance_cm: Array
     parts: NDArray[np.str_]
     regions: tuple[Region, ...]
-    penumbra_mm: tuple[float, float]
-    penumbra_difference_cm: float
     output_percent: float
+    compared: Compared | None
+
+    @property
+    def penumbra_mm(self) -> tuple[float, float]:
+        """Width from 80 to 20 %, mean of both sides, measured and calculated [mm]; NaN for depth doses."""
+        if self.compared is None:
+            return math.nan, math.nan
+        both = self.compared.penumbra_measured_cm, self.compared.penumbra_calculated_cm
+        return MM_PER_CM * sum(both[0]) / 2, MM_PER_CM * sum(both[1]) / 2
+
+    @property
+    def penumbra_difference_cm(self) -> float:
+        """Difference of these widths on the worse side [cm]; NaN where there is no penumbra."""
+        return math.nan if self.compared is None else max(self.compared.wider_penumbra_cm, key=abs)
 
     @property
     def title(self) -> str:
@@ -178,7 +142,7 @@ class Judgement:
     what : str
         The curve, or the set of output factors.
     quantity : str
-        `depth dose`, `build-up`, `in-field`, `penumbra`, `tail`, `output` or `calibration`.
+        `depth dose`, `build-up`, `in-field`, `penumbra`, `width`, `tail` or `output`.
     value, limit : float
         Difference with its sign, and its limit, in `unit`.
     unit : str
@@ -187,6 +151,10 @@ class Judgement:
         Whether it keeps the limit (or an alternative one).
     where : str
         Where on the curve; may be empty.
+    source : str
+        Who asks for the limit.
+    share : float
+        The difference as a share of the limit, or of a distance that is allowed instead; NaN: of the limit.
     """
 
     what: str
@@ -196,6 +164,23 @@ class Judgement:
     unit: str
     is_within: bool
     where: str = ""
+    source: str = ""
+    share: float = math.nan
+
+    @property
+    def badness(self) -> float:
+        """Share of the limit, by which judgements are sorted."""
+        return abs(self.value) / self.limit if math.isnan(self.share) else self.share
+
+    @classmethod
+    def of(cls, what: str, judged: Judged) -> Judgement:
+        """Put the worst of what was held against a limit into one number."""
+        unit = "mm" if judged.criterion.unit.startswith("mm") else "%"
+        where = "" if math.isnan(judged.worst_at_cm) else f"at {judged.worst_at_cm:.1f} cm"
+        return cls(
+            what, QUANTITIES.get(judged.quantity, judged.quantity), judged.worst, judged.criterion.limit, unit,
+            judged.is_within, where, judged.criterion.source, judged.share,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         place = f" {self.where}" if self.where else ""
@@ -224,20 +209,27 @@ class BeamCheck:
     def outside(self) -> tuple[Judgement, ...]:
         """What is outside its limit, the worst first."""
         bad = [item for item in self.judgements if not item.is_within]
-        return tuple(sorted(bad, key=lambda item: -abs(item.value) / item.limit))
+        return tuple(sorted(bad, key=lambda item: -item.badness))
 
 
 def title_of(curve: Curve) -> str:
     """A curve's field, direction, depth and detector in a few words."""
-    size = " x ".join(f"{side:g}" for side in curve.field_cm)
+    size = _size(curve.field_cm)
     if is_output_factor(curve):
-        return f"{size} cm output factor"
+        at = "" if curve.unit_depth_cm == REFERENCE_DEPTH_CM else f" at {curve.unit_depth_cm:g} cm depth"
+        square = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
+        to = "" if curve.unit_field_cm == square else f", relative to {_size(curve.unit_field_cm)} cm"
+        return f"{size} cm output factor{at}{to}"
     at = "" if not curve.is_profile else f" at {curve.depth_cm:g} cm"
     by = f", {curve.detector.name}" if curve.detector is not None else ""
     if not curve.is_profile and curve.positions_cm[0] > LATE_CM:
         at = f" from {curve.positions_cm[0]:g} cm"
     ssd = "" if curve.ssd_cm == 100.0 else f", SSD {curve.ssd_cm:g} cm"
     return f"{size} cm {curve.kind.replace('_', ' ')}{at}{ssd}{by}"
+
+
+def _size(field_cm: tuple[float, float]) -> str:
+    return " x ".join(f"{side:g}" for side in field_cm)
 
 
 def is_output_factor(curve: Curve) -> bool:
@@ -281,7 +273,7 @@ def check_beam(
     curves: Iterable[Curve],
     *,
     hold: Mapping[str, float] | None = None,
-    limits: Limits | None = None,
+    criteria: Mapping[str, Criterion] | None = None,
     progress: Progress | None = None,
 ) -> BeamCheck:
     """Hold a beam model against new measurements.
@@ -294,53 +286,37 @@ def check_beam(
         From `commission.curves_of`.
     hold : mapping of str to float, optional
         Set-up parameters that are known and not to be found.
-    limits : Limits, optional
-        Default: `Limits()`.
+    criteria : mapping of str to Criterion, optional
+        Default: those of `spinedose validate`.
     progress : callable, optional
         Called with a text and the share done.
     """
-    curves, limits, model = tuple(curves), limits or Limits(), machine.beam(beam)
+    curves, criteria, model = tuple(curves), criteria or read_criteria(), machine.beam(beam)
     setup_only = tuple(p for p in parameters_of(machine, model) if p.is_of_setup)
     calculator, setup = Calculator(machine), tuple[Fitted, ...]()
     shows_setup = (curve.positions_cm[0] < 0 if curve.is_profile else not is_output_factor(curve) for curve in curves)
+    pairs = None
     if any(shows_setup):
-        found = fit_beam(machine, beam, curves, parameters=setup_only, hold=hold, progress=progress)
-        setup, pairs = found.parameters, found.curves
-    else:  # nothing that would show depth zero or a field edge
+        try:
+            found = fit_beam(machine, beam, curves, parameters=setup_only, hold=hold, progress=progress)
+            setup, pairs = found.parameters, found.curves
+        except InvalidInput as error:
+            if error.problem != NOTHING_TO_FIT:
+                raise
+    if pairs is None:  # nothing that would show depth zero or a field edge: nominal ones count
         pairs = tuple((curve, calculator.curve(curve, model)) for curve in curves)
     agreements = agreement_of(pairs)
-    judgements = tuple(item for agreement in agreements for item in judge(agreement, limits))
+    judgements = tuple(item for agreement in agreements for item in judge(agreement, criteria))
     return BeamCheck(agreements, judgements, setup)
 
 
-def judge(agreement: Agreement, limits: Limits) -> tuple[Judgement, ...]:
-    """Hold the parts of one curve against limits; a point that is near enough does not count where distance is one."""
-    what, found = agreement.title, []
-    for part, quantity, limit, near in (
-        ("build-up", "build-up", limits.build_up_percent, limits.build_up_cm),
-        ("beyond", "depth dose", limits.depth_dose_percent, 0.0),
-        ("in-field", "in-field", limits.in_field_percent, limits.in_field_cm),
-        ("tail", "tail", limits.tail_percent, 0.0),
-    ):
-        chosen = agreement.parts == part
-        if np.any(chosen):
-            x, percent = agreement.curve.positions_cm[chosen], agreement.difference_percent[chosen]
-            is_near = agreement.distance_cm[chosen] <= near if near else np.zeros(len(x), dtype=bool)
-            counts = np.where(is_near & (np.abs(percent) > limit), 0.0, np.abs(percent))
-            worst = int(np.argmax(counts))
-            where = f"at {x[worst]:.1f} cm"
-            found.append(
-                Judgement(what, quantity, float(percent[worst]), limit, "%", bool(counts[worst] <= limit), where)
-            )
-    wider = agreement.penumbra_difference_cm
-    if not math.isnan(wider):
-        is_within = abs(wider) <= limits.penumbra_cm
-        found.append(Judgement(what, "penumbra", 10 * wider, 10 * limits.penumbra_cm, "mm", is_within))
+def judge(agreement: Agreement, criteria: Mapping[str, Criterion]) -> tuple[Judgement, ...]:
+    """Hold the parts of one curve, and its output, against limits; `spinedose validate` uses the same routine."""
+    what, curve = agreement.title, agreement.curve
+    found = () if agreement.compared is None else judge_curve(agreement.compared, criteria, curve.field_cm)
     if not math.isnan(agreement.output_percent):
-        limit = limits.output_percent_of(min(agreement.curve.field_cm))
-        is_within = abs(agreement.output_percent) <= limit
-        found.append(Judgement(what, "output", agreement.output_percent, limit, "%", is_within))
-    return tuple(found)
+        found += (judge_output(agreement.output_percent, criteria, min(curve.field_cm)),)
+    return tuple(Judgement.of(what, item) for item in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,96 +337,58 @@ def _of_output_factor(curve: Curve, calculated: Array) -> Agreement:
     percent = 100 * (calculated / curve.values - 1)
     nothing = np.full(1, math.nan)
     return Agreement(
-        curve, calculated, float(curve.values[0]), percent, nothing, np.array(["output"]), (),
-        (math.nan, math.nan), math.nan, float(percent[0]),
+        curve, calculated, float(curve.values[0]), percent, nothing, np.array(["output"]), (), float(percent[0]), None
     )  # fmt: skip
 
 
 def _ratio(curve: Curve, calculated: Array, otherwise: float) -> float:
-    """Calculated over measured dose at the reference depth, where the curve holds it."""
-    x = curve.positions_cm
-    if not x[0] <= REFERENCE_DEPTH_CM <= x[-1]:
+    """Calculated over measured dose at the depth where the curve is 1 in its unit, where it holds that."""
+    x, at = curve.positions_cm, curve.unit_depth_cm
+    if not x[0] <= at <= x[-1]:
         return otherwise
-    return value_at(x, calculated, REFERENCE_DEPTH_CM) / value_at(x, curve.values, REFERENCE_DEPTH_CM)
+    return value_at(x, calculated, at) / value_at(x, curve.values, at)
 
 
 def _of_depth_dose(curve: Curve, calculated: Array, fields: Mapping[object, _Field]) -> Agreement:
     x, measured = curve.positions_cm, curve.values
-    dmax, top = maximum(x, measured)
     whole = fields.get(_group(curve), _Field()) if curve.is_output else _Field()
-    full, own = max(top, whole.top), _ratio(curve, calculated, math.nan)
+    full, own = max(maximum(x, measured)[1], whole.top), _ratio(curve, calculated, math.nan)
     shape = calculated / (whole.ratio if math.isnan(own) else own)
-    is_reference = curve.field_cm == (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
-    output = 100 * (own - 1) if curve.is_output and not is_reference else math.nan
-    parts = np.where(x < dmax, "build-up", "beyond")
-    distance, regions = _regions(x, measured, shape, full, parts)
-    nothing = (math.nan, math.nan)
-    difference = 100 * (shape - measured) / full
-    return Agreement(curve, calculated, full, difference, distance, parts, regions, nothing, math.nan, output)
+    output = 100 * (own - 1) if curve.is_output and curve.field_cm != curve.unit_field_cm else math.nan
+    return _of_compared(curve, calculated, compare_depth_dose((x, measured), (x, shape), full=full), output)
 
 
 def _of_profile(curve: Curve, calculated: Array) -> Agreement:
-    x, measured = curve.positions_cm, curve.values
-    full, half, middle = value_at(x, measured, 0.0), _half_width_cm(curve), 0.0
-    projected = half
-    try:
-        edges = edges_cm(x, measured)
-        if max(abs(abs(edge) - projected) for edge in edges) <= EDGE_CM:
-            half, middle = 0.5 * (edges[1] - edges[0]), 0.5 * (edges[0] + edges[1])
-    except InvalidInput:  # one-sided, or cut within the field: the projected edge counts
-        pass
-    off = np.abs(x - middle)
-    parts = np.where(off <= IN_FIELD * half, "in-field", np.where(off <= half + TAIL_MARGIN_CM, "penumbra", "tail"))
-    distance, regions = _regions(x, measured, calculated, full, parts)
-    widths = [_penumbra(curve, values, projected) for values in (measured, calculated)]
-    apart = widths[1] - widths[0]
-    worse = float(apart[np.argmax(np.abs(apart))]) if np.all(np.isfinite(apart)) else math.nan
-    means = 10 * float(widths[0].mean()), 10 * float(widths[1].mean())
-    difference = 100 * (calculated - measured) / full
-    return Agreement(curve, calculated, full, difference, distance, parts, regions, means, worse, math.nan)
-
-
-def _half_width_cm(curve: Curve) -> float:
-    """Half the field's side at the depth of a profile [cm]."""
-    side = curve.field_cm[1 if curve.kind == "inline" else 0]
-    return 0.5 * side * (curve.ssd_cm + curve.depth_cm) / 100.0
-
-
-def _penumbra(curve: Curve, values: Array, half: float) -> Array:
-    """Widths from 80 to 20 % on both sides [cm]; NaN where there are none."""
     x = curve.positions_cm
-    try:
-        shoulder = math.nan
-        if 2 * half >= SHOULDER_FIELD_CM:
-            shoulder = 0.5 * sum(value_at(x, values, side * IN_FIELD * half) for side in (-1, 1))
-        edges = edges_cm(x, values, axis_value=shoulder)
-        if max(abs(abs(edge) - half) for edge in edges) > EDGE_CM:
-            return np.full(2, math.nan)
-        return np.array(penumbra_cm(x, values, axis_value=shoulder))
-    except InvalidInput:  # one-sided, or it does not fall to 20 %
-        return np.full(2, math.nan)
+    half = projected_half_cm(curve.kind, curve.field_cm, curve.ssd_cm, curve.depth_cm)
+    compared = compare_profile((x, curve.values), (x, calculated), half_cm=half)
+    return _of_compared(curve, calculated, compared, math.nan)
 
 
-def _regions(
-    x: Array, measured: Array, calculated: Array, full: float, parts: NDArray[np.str_]
-) -> tuple[Array, tuple[Region, ...]]:
-    """Distance to agreement of every point [cm], and what the points of each part say together."""
-    distance = distance_to_agreement_cm((x, measured), (x, calculated))
-    percent, found = 100 * (calculated - measured) / full, []
+def _of_compared(curve: Curve, calculated: Array, compared: Compared, output: float) -> Agreement:
+    return Agreement(
+        curve, calculated, compared.full, compared.difference_percent, compared.distance_cm, compared.parts,
+        _regions(compared), output, compared,
+    )  # fmt: skip
+
+
+def _regions(compared: Compared) -> tuple[Region, ...]:
+    """What the points of each part say together."""
+    found = []
     for name in PARTS:
-        part = parts == name
+        part = compared.parts == name
         if not np.any(part):
             continue
-        d, v = percent[part], measured[part]
+        d, v, full = compared.difference_percent[part], compared.measured[part], compared.full
         worst = int(np.argmax(np.abs(d)))
         local = d[v > 0] * full / v[v > 0]
         found.append(
             Region(
                 name, int(part.sum()), float(d.mean()), float(np.sqrt(np.mean(d**2))), float(d[worst]),
-                float(x[part][worst]),
+                float(compared.positions_cm[part][worst]),
                 float(local.mean()) if len(local) else math.nan,
                 float(local[np.argmax(np.abs(local))]) if len(local) else math.nan,
-                float(np.max(distance[part])),
+                float(np.max(compared.distance_cm[part])),
             )
         )  # fmt: skip
-    return distance, tuple(found)
+    return tuple(found)

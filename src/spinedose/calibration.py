@@ -45,7 +45,16 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     float
         [1 MU on the open axis x cm^2/g per MU]; `gy_per_mu / reference_output` is the calibration factor.
     """
-    own = replace(settings, directions=REFERENCE_DIRECTIONS, curve="", dose_to="water")
+    plain = Settings()  # steps between angles are nothing to a static field
+    own = replace(
+        settings,
+        directions=REFERENCE_DIRECTIONS,
+        segment_step_deg=plain.segment_step_deg,
+        group_step_deg=plain.group_step_deg,
+        halo_step_deg=plain.halo_step_deg,
+        curve="",
+        dose_to="water",
+    )
     facts = [__version__, _ENGINE_REVISION, machine.data_hash, model.energy, asdict(own), device.name]
     if not machine.data_hash:  # not read from files: nothing to key it by
         return _compute_reference(machine, model, own, device)
@@ -58,7 +67,7 @@ def reference_output(machine: Machine, model: BeamModel, settings: Settings, dev
     return value
 
 
-_ENGINE_REVISION = 4
+_ENGINE_REVISION = 5
 """Raised whenever the physics of the stages changes, so that remembered outputs are computed anew."""
 
 

@@ -6,6 +6,7 @@ docs/theory/commissioning.md says in which order, and why.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from spinedose.backends.base import Backend
 from spinedose.backends.select import select_backend
-from spinedose.compare.curves import centre_cm, value_at
 from spinedose.calibration import open_field_beam
+from spinedose.compare.curves import centre_cm, maximum, value_at
+from spinedose.curve_judging import projected_half_cm
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import FluenceMaps, fluence_raster
-from spinedose.machine import BeamModel, Machine, RadialTable, Spectrum, least_scatter_angle_deg
-from spinedose.measurements import Detector, Measurements, OutputFactors, Scan, average_over, find_detector
+from spinedose.machine import BeamModel, Calibration, Machine, RadialTable, Spectrum, least_scatter_angle_deg
+from spinedose.measurements import Detector, Finding, Measurements, OutputFactors, Scan, average_over, find_detector
 from spinedose.segments import segment_beam
 from spinedose.tank import TankModel
 
@@ -81,7 +83,7 @@ class Curve:
     Parameters
     ----------
     kind : str
-        `depth_dose`, `crossline` or `inline`.
+        `depth_dose`, `crossline`, `inline` or `diagonal` (at 45 degrees).
     field_cm : tuple of 2 floats
         Field at the isocentre plane, x and y [cm].
     ssd_cm, depth_cm : float
@@ -96,6 +98,10 @@ class Curve:
         For reports.
     is_other : bool
         Whether its detector is another one than that of the depth doses.
+    unit_field_cm : tuple of 2 floats
+        Field to whose dose at `unit_depth_cm` an output is relative [cm].
+    unit_depth_cm : float
+        Depth at which a depth dose - that of this field, or with output that of `unit_field_cm` - is 1 [cm].
     """
 
     kind: str
@@ -109,6 +115,8 @@ class Curve:
     detector: Detector | None
     label: str
     is_other: bool = False
+    unit_field_cm: tuple[float, float] = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
+    unit_depth_cm: float = REFERENCE_DEPTH_CM
 
     @property
     def is_profile(self) -> bool:
@@ -254,8 +262,32 @@ def _wide_enough(machine: Machine, model: BeamModel, angle_deg: float) -> float:
     return max(angle_deg, 1.001 * least_scatter_angle_deg(model.extra_focal, machine.sad_cm))
 
 
-KINDS = ("depth_dose", "crossline", "inline", "radial")
+KINDS = ("depth_dose", "crossline", "inline", "diagonal", "radial")
 """Kinds of curves that are fitted."""
+
+DIRECTIONS = {"crossline": (1.0, 0.0), "inline": (0.0, 1.0), "diagonal": (math.sqrt(0.5), math.sqrt(0.5))}
+"""Direction (x, y) in which profiles run."""
+
+NOTHING_TO_FIT = "There is nothing to fit"
+"""The problem of data that determine no parameter at all."""
+
+NOT_FITTED = {
+    "tpr": (
+        "tissue-phantom ratios are not fitted",
+        "each depth is a water surface of its own; depth doses say the same",
+    ),
+    "in_air": (
+        "profiles in air are not fitted",
+        "what a chamber reads there depends on its cap; use profiles in water",
+    ),
+    "head": ("in-air output ratios are not fitted", "what a chamber reads depends on its cap; outputs in water say it"),
+    "phantom": ("phantom scatter factors are not fitted", "they are made of other measurements"),
+    "peak_scatter": ("peak scatter factors are not fitted", "they are made of other measurements"),
+}
+"""What is read but not fitted, and why."""
+
+LEAST_POINTS = 5
+"""A depth dose needs as many points from `SHALLOWEST_CM` on."""
 
 RADIAL_NODES_CM = (0.0, 3.0, 6.0, 10.0, 14.0, 18.0, 22.0)
 """Radii at which the radial fluence may be changed; linear between, constant beyond."""
@@ -290,6 +322,22 @@ def _spot_changer(axis: int) -> Callable[[BeamModel, float], BeamModel]:
 # ---------------------------------------------------------------------------------------------- curves
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Curves as they are compared, and what became of the others.
+
+    Parameters
+    ----------
+    curves : tuple of Curve
+        What can be calculated and compared.
+    findings : tuple of Finding
+        Every curve and output factor that is not used, or used for less than it could be, with the reason.
+    """
+
+    curves: tuple[Curve, ...]
+    findings: tuple[Finding, ...]
+
+
 def curves_of(
     measurements: Measurements,
     beam: str,
@@ -297,7 +345,22 @@ def curves_of(
     detector: str = "",
     leave_out: Callable[[Scan], bool] = lambda scan: False,
 ) -> tuple[Curve, ...]:
+    """Prepare the curves of a beam; `prepare_curves` without its findings."""
+    return prepare_curves(measurements, beam, detector=detector, leave_out=leave_out).curves
+
+
+def prepare_curves(
+    measurements: Measurements,
+    beam: str,
+    *,
+    detector: str = "",
+    leave_out: Callable[[Scan], bool] = lambda scan: False,
+) -> Prepared:
     """Prepare the curves of a beam: profiles relative to their axis, depth doses relative to the reference field.
+
+    Depth doses with one detector and SSD are relative to the 10 x 10 cm field at 10 cm depth, or, where that was not
+    measured, to the field nearest to it and the depth nearest to it that all of them hold. Output factors keep their
+    own depth and the field that they are normalised to.
 
     Parameters
     ----------
@@ -310,98 +373,204 @@ def curves_of(
     leave_out : callable
         Curves for which this is true are not used.
     """
-    scans = [s for s in measurements.select(beam=beam, detector=detector) if s.kind in KINDS]
-    if not scans:
+    every = measurements.select(beam=beam, detector=detector)
+    sets = [item for item in measurements.output_factors if item.beam == beam]
+    sets = [item for item in sets if detector.lower() in item.detector.lower()]
+    scans, findings = [], list[Finding]()
+    for scan in every:
+        if scan.kind in KINDS:
+            scans.append(scan)
+        else:
+            findings.append(_unused(scan.label, *NOT_FITTED["in_air" if scan.is_in_air else scan.kind]))
+    if not scans and not sets:
         raise InvalidInput(
             f"There is no curve of beam '{beam}'", f"beams are {', '.join(measurements.beams) or 'none'}"
         )
+    main = next((s.detector for s in scans if s.kind == "depth_dose"), scans[0].detector if scans else "")
+    units = _units_of(scans, findings)
     curves: list[Curve] = []
-    main = next((s.detector for s in scans if s.kind == "depth_dose"), scans[0].detector)
-    depth_doses = [s for s in scans if s.kind == "depth_dose"]
-    square = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
-    reference = [
-        s for s in depth_doses
-        if s.field_cm == square and not s.is_relative and s.positions_cm[-1] > REFERENCE_DEPTH_CM + 1
-    ]  # fmt: skip
-    unit = {s.detector: value_at(s.positions_cm, s.values, REFERENCE_DEPTH_CM) for s in reference}
     for scan in scans:
         if leave_out(scan):
             continue
-        if scan.kind == "depth_dose":
-            curve = _depth_dose(scan, unit.get(scan.detector, 0.0))
+        try:
+            curve = _depth_dose(scan, units.get(_group(scan))) if scan.kind == "depth_dose" else _profile(scan)
+        except InvalidInput as error:
+            findings.append(_unused(scan.label, error.problem, error.why))
         else:
-            curve = _profile(scan)
-        if curve is not None:
             curves.append(replace(curve, is_other=scan.detector != main and scan.kind != "radial"))
-    for factors in measurements.factors(beam=beam):
-        if detector.lower() in factors.detector.lower() and factors.normalisation_field_cm == square:
-            curves += _outputs(factors)
-    return tuple(curves)
+    findings += _doubtful_detectors(scan for scan in scans if not leave_out(scan))
+    for factors in sets:
+        try:
+            curves += _outputs(factors, findings)
+        except InvalidInput as error:
+            findings.append(_unused(factors.label, error.problem, error.why))
+    return Prepared(tuple(curves), tuple(findings))
 
 
-def _outputs(factors: OutputFactors) -> list[Curve]:
-    """Output factors as depth doses of one point."""
-    if math.isnan(factors.ssd_cm) or abs(factors.depth_cm - REFERENCE_DEPTH_CM) > 0.01:
-        return []
-    fields = list(zip(factors.field_x_cm, factors.field_y_cm, factors.values, strict=True))
-    return [
-        Curve(
-            "depth_dose", (float(x), float(y)), factors.ssd_cm, math.nan, np.array([factors.depth_cm]),
-            np.array([value]), np.array([np.hypot(DOSE_SIGMA, SIGNAL_SIGMA) * value]), True, None,
-            f"{factors.label} {x:g}x{y:g}",
-        )
-        for x, y, value in fields
-    ]  # fmt: skip
+def _unused(label: str, problem: str, why: str = "") -> Finding:
+    return Finding("not_used", "flag", label, problem, why)
 
 
-def _depth_dose(scan: Scan, unit: float) -> Curve | None:
+def _doubtful_detectors(scans: Iterable[Scan]) -> list[Finding]:
+    """Detectors of profiles whose size is not known, or has no source: their blur would be the focal spot's."""
+    found = list[Finding]()
+    for name in sorted({scan.detector for scan in scans if scan.is_two_sided}):
+        label = f"Profiles by {name or 'an unknown detector'}"
+        try:
+            known = find_detector(name)
+        except InvalidInput:
+            found.append(
+                Finding(
+                    "detector_size", "flag", label, "the size of the detector is not known",
+                    "it counts as a point, so that its blur makes the focal spot wider",
+                    "Name the detector as docs/formats/measurements.md does",
+                )
+            )  # fmt: skip
+        else:
+            if not known.is_sourced:
+                found.append(
+                    Finding(
+                        "detector_size", "flag", label, f"the size of the {known.name} is not certain", known.source,
+                        "Compare it with the maker's data sheet",
+                    )
+                )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What signals of one detector and SSD are divided by."""
+
+    signal: float
+    field_cm: tuple[float, float]
+    depth_cm: float
+
+
+def _group(scan: Scan) -> tuple[object, ...]:
+    """Signals share a scale when detector and SSD are the same."""
+    return scan.detector, scan.ssd_cm
+
+
+def _units_of(scans: Iterable[Scan], findings: list[Finding]) -> dict[tuple[object, ...], _Unit]:
+    """For each set of signals the field and depth that all others are relative to."""
+    groups: dict[tuple[object, ...], list[Scan]] = {}
+    for scan in scans:
+        if scan.kind == "depth_dose" and not scan.is_relative:
+            groups.setdefault(_group(scan), []).append(scan)
+    units: dict[tuple[object, ...], _Unit] = {}
+    for key, group in groups.items():
+        holds = [s for s in group if s.positions_cm[0] <= REFERENCE_DEPTH_CM <= s.positions_cm[-1]]
+        fields = {s.field_cm for s in group}
+        if not holds:
+            if len(fields) > 1:
+                why = f"none of them holds {REFERENCE_DEPTH_CM:g} cm depth, where outputs are compared"
+                findings.append(_unused(_name_of(group), "their outputs are not used, only their shapes", why))
+            continue
+        best = min(holds, key=lambda s: (_away(s.field_cm), -s.positions_cm[-1]))
+        signal = value_at(best.positions_cm, best.values, REFERENCE_DEPTH_CM)
+        units[key] = _Unit(signal, best.field_cm, REFERENCE_DEPTH_CM)
+        if _away(best.field_cm) > 0 and len(fields) > 1:
+            size = f"{best.field_cm[0]:g} x {best.field_cm[1]:g} cm"
+            findings.append(
+                Finding(
+                    "relative_to", "flag", _name_of(group), f"their outputs are compared relative to {size}",
+                    "no depth dose of 10 x 10 cm with that detector and SSD holds 10 cm depth",
+                )
+            )  # fmt: skip
+    return units
+
+
+def _name_of(group: Sequence[Scan]) -> str:
+    """Name a set of depth doses in findings."""
+    first = group[0]
+    return f"{first.beam} depth doses by {first.detector or 'an unknown detector'}, SSD {first.ssd_cm:g} cm"
+
+
+def _away(field_cm: tuple[float, float]) -> float:
+    """How far a field is from the reference field, as a ratio: 0 for the same."""
+    return sum(abs(math.log(side / REFERENCE_FIELD_CM)) for side in field_cm)
+
+
+def _outputs(factors: OutputFactors, findings: list[Finding]) -> list[Curve]:
+    """Output factors as depth doses of one point, at their depth and relative to their field."""
+    if factors.kind != "total":
+        raise InvalidInput(*NOT_FITTED[factors.kind])
+    for what, value in (("SSD", factors.ssd_cm), ("depth", factors.depth_cm)):
+        if math.isnan(value):
+            raise InvalidInput(f"its {what} is not stated", "the output depends on it")
+    fields = list(zip(factors.field_x_cm.tolist(), factors.field_y_cm.tolist(), factors.values.tolist(), strict=True))
+    unit, scale = factors.normalisation_field_cm, 1.0
+    if math.isnan(sum(unit)):
+        if len(fields) < 2:
+            raise InvalidInput("it is not stated which field is 1", "a single factor without it says nothing")
+        x, y, scale = min(fields, key=lambda item: _away(item[:2]))
+        unit = (x, y)
+        findings.append(
+            Finding(
+                "relative_to", "flag", factors.label, f"its factors are compared relative to {x:g} x {y:g} cm",
+                "it is not stated which field is 1",
+            )
+        )  # fmt: skip
+    curves = []
+    for x, y, value in fields:
+        if (x, y) != unit:
+            ratio = value / scale
+            curves.append(
+                Curve(
+                    "depth_dose", (x, y), factors.ssd_cm, math.nan, np.array([factors.depth_cm]), np.array([ratio]),
+                    np.array([np.hypot(DOSE_SIGMA, SIGNAL_SIGMA) * ratio]), True, None, f"{factors.label} {x:g}x{y:g}",
+                    unit_field_cm=unit, unit_depth_cm=factors.depth_cm,
+                )
+            )  # fmt: skip
+    return curves
+
+
+def _depth_dose(scan: Scan, unit: _Unit | None) -> Curve:
     keep = scan.positions_cm >= SHALLOWEST_CM
-    if keep.sum() < 5:
-        return None
+    if keep.sum() < LEAST_POINTS:
+        raise InvalidInput(
+            f"it has {keep.sum()} points from {SHALLOWEST_CM:g} cm on", f"{LEAST_POINTS} are needed to compare it"
+        )
     x, v = scan.positions_cm[keep], scan.values[keep]
-    is_output = unit > 0 and not scan.is_relative
-    if not is_output:
-        if not x[0] <= REFERENCE_DEPTH_CM <= x[-1]:
-            return None
-        unit = value_at(x, v, REFERENCE_DEPTH_CM)
-    v = v / unit
+    is_output = unit is not None and not scan.is_relative
+    if unit is None or scan.is_relative:
+        at = min(max(REFERENCE_DEPTH_CM, float(x[0])), float(x[-1]))  # its own dose there, or as near as it goes
+        unit = _Unit(value_at(x, v, at), scan.field_cm, at)
+    if not unit.signal > 0:
+        raise InvalidInput(f"its value at {unit.depth_cm:g} cm depth is not positive", "nothing can be relative to it")
+    v = v / unit.signal
     wanted = np.concatenate([np.arange(0.5, 4.0, 0.2), np.arange(4.0, 40.0, 1.0)])
-    at = _thin(x, wanted)
+    chosen = _thin(x, wanted)
     slope = np.gradient(v, x)
     sigma = np.sqrt((DOSE_SIGMA * v) ** 2 + (slope * POSITION_SIGMA_CM) ** 2)
     if is_output:
         sigma = np.sqrt(sigma**2 + (SIGNAL_SIGMA * v) ** 2)
     return Curve(
-        "depth_dose",
-        scan.field_cm,
-        _ssd(scan),
-        math.nan,
-        x[at],
-        v[at],
-        sigma[at],
-        is_output,
-        _detector(scan),
-        scan.label,
-    )
+        "depth_dose", scan.field_cm, _ssd(scan), math.nan, x[chosen], v[chosen], sigma[chosen], is_output,
+        _detector(scan), scan.label, unit_field_cm=unit.field_cm, unit_depth_cm=unit.depth_cm,
+    )  # fmt: skip
 
 
-def _profile(scan: Scan) -> Curve | None:
+def _profile(scan: Scan) -> Curve:
     x, v = scan.positions_cm, scan.values
     if scan.kind != "radial":
         if not x[0] < 0 < x[-1]:
-            return None
-        x = x - centre_cm(x, v)
+            raise InvalidInput("it does not pass the axis", "profiles are compared relative to the axis")
+        with contextlib.suppress(InvalidInput):  # cut within the field, or wide without flattening filter: stays
+            x = x - centre_cm(x, v)
     elif x[0] != 0:
-        return None
-    v = v / value_at(x, v, 0.0)
+        raise InvalidInput("it does not begin on the axis", "off-axis ratios are relative to it")
+    axis = value_at(x, v, 0.0)
+    if not axis > 0:
+        raise InvalidInput("its value on the axis is not positive", "nothing can be relative to it")
+    v = v / axis
     ssd = _ssd(scan)
-    side = scan.field_cm[1 if scan.kind == "inline" else 0]
-    half = 0.5 * side * (ssd + scan.depth_cm) / 100.0
+    kind = "crossline" if scan.kind == "radial" else scan.kind
+    half = projected_half_cm(kind, scan.field_cm, ssd, scan.depth_cm)
     edge = np.arange(-1.0, 1.01, 0.1)
     inside, tail = np.arange(0, max(half - 1.0, 0.01), max(half / 10, 0.2)), np.arange(half + 1.5, half + 8, 1.0)
     right = np.concatenate([inside, half + edge, tail])
     at = np.arange(len(x)) if scan.kind == "radial" else _thin(x, np.concatenate([-right, right]))
-    kind = "inline" if scan.kind == "inline" else "crossline"
     slope, detector = np.gradient(v, x), _detector(scan)
     is_wide = detector is not None and detector.kind == "ion chamber" and detector.blur_cm == 0
     sigma = np.hypot(DOSE_SIGMA, slope * (CHAMBER_POSITION_SIGMA_CM if is_wide else POSITION_SIGMA_CM))
@@ -473,19 +642,15 @@ class Calculator:
         if not curve.is_profile:
             depth = np.maximum(curve.positions_cm + depth_shift_cm, 0.0)
             dose = tank.dose(maps, 0.0, 0.0, depth)
-            if curve.is_output:
-                square = (REFERENCE_FIELD_CM, REFERENCE_FIELD_CM)
-                unit = tank.dose(self.maps(model, square, offset), 0.0, 0.0, REFERENCE_DEPTH_CM + depth_shift_cm)
-            else:
-                unit = tank.dose(maps, 0.0, 0.0, REFERENCE_DEPTH_CM + depth_shift_cm)
-            return dose / float(unit[0])
+            whole = self.maps(model, curve.unit_field_cm, offset) if curve.is_output else maps
+            return dose / float(tank.dose(whole, 0.0, 0.0, curve.unit_depth_cm + depth_shift_cm)[0])
         x = self._fine(curve)
         right, which = np.unique(np.round(np.abs(x), 6), return_inverse=True)  # open fields are symmetric
-        zero = np.zeros_like(right)
-        points = (right, zero) if curve.kind == "crossline" else (zero, right)
-        dose = tank.dose(maps, *points, np.full_like(right, curve.depth_cm + depth_shift_cm))[which]
+        x_share, y_share = DIRECTIONS[curve.kind]
+        depth = np.full_like(right, curve.depth_cm + depth_shift_cm)
+        dose = tank.dose(maps, x_share * right, y_share * right, depth)[which]
         if curve.detector is not None:
-            dose = average_over(curve.detector, x, dose, "x" if curve.kind == "crossline" else "y")
+            dose = average_over(curve.detector, x, dose, "y" if curve.kind == "inline" else "x")
         return np.interp(curve.positions_cm, x, dose) / float(np.interp(0.0, x, dose))
 
     def maps(self, model: BeamModel, field_cm: tuple[float, float], offset_cm: tuple[float, float]) -> FluenceMaps:
@@ -515,7 +680,7 @@ class Calculator:
         x = curve.positions_cm
         if curve.detector is None:
             return np.union1d(x, [0.0])
-        half = 0.5 * curve.field_cm[0 if curve.kind == "crossline" else 1] * (curve.ssd_cm + curve.depth_cm) / 100.0
+        half = projected_half_cm(curve.kind, curve.field_cm, curve.ssd_cm, curve.depth_cm)
         edge = np.arange(half - 1.5, half + 1.5, 0.1)
         near = np.array([-0.4, 0.0, 0.4])
         both: Array = np.union1d(np.union1d(x, near), np.concatenate([-edge, edge]))
@@ -530,6 +695,69 @@ def _key(model: BeamModel, field_cm: tuple[float, float], offset_cm: tuple[float
         model.monitor_backscatter, model.radial_fluence.radius_cm.tobytes(), model.radial_fluence.value.tobytes(),
     )  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def dose_per_mu_at(machine: Machine, model: BeamModel, field_cm: float, ssd_cm: float, depth_cm: float) -> float:
+    """Dose per monitor unit that the beam gives at another point than that of its calibration [Gy/MU].
+
+    Parameters
+    ----------
+    machine, model : Machine, BeamModel
+        The beam.
+    field_cm, ssd_cm, depth_cm : float
+        Side of a square field, distance from source to surface, depth; NaN for that of the maximum [cm].
+    """
+    calculator, own = Calculator(machine), model.calibration
+
+    def dose(side: float, ssd: float, depth: float) -> float:
+        tank = TankModel.of(model, ssd_cm=ssd, sad_cm=machine.sad_cm)
+        depths = np.arange(0.5, 6.0, 0.05) if math.isnan(depth) else np.array([depth])
+        return float(tank.dose(calculator.maps(model, (side, side), (0.0, 0.0)), 0.0, 0.0, depths).max())
+
+    return own.gy_per_mu * dose(field_cm, ssd_cm, depth_cm) / dose(own.field_cm, own.ssd_cm, own.depth_cm)
+
+
+def calibration_at_maximum(
+    machine: Machine, model: BeamModel, measurements: Measurements, *, gy_per_mu: float, field_cm: float, ssd_cm: float
+) -> tuple[Calibration, str]:
+    """Carry a dose per monitor unit from the depth of maximum dose, where it is customary, to the reference depth.
+
+    There it depends neither on the build-up of the model nor on where depth zero was. The measured depth dose of that
+    field and SSD carries it; where there is none, the model's.
+
+    Parameters
+    ----------
+    machine, model : Machine, BeamModel
+        The fitted beam.
+    measurements : Measurements
+        Of that beam.
+    gy_per_mu : float
+        Dose per monitor unit at the maximum [Gy/MU].
+    field_cm, ssd_cm : float
+        Side of the square field, and distance from source to surface [cm].
+
+    Returns
+    -------
+    Calibration, str
+        At `REFERENCE_DEPTH_CM`, and in words how it came there.
+    """
+    for scan in measurements.select(kind="depth_dose", beam=model.energy, field_cm=(field_cm, field_cm)):
+        x, v = scan.positions_cm, scan.values
+        is_whole = x[0] <= SHALLOWEST_CM and x[-1] >= REFERENCE_DEPTH_CM and 0 < int(np.argmax(v)) < len(v) - 1
+        if is_whole and scan.ssd_cm == ssd_cm:
+            (dmax, top), at, how = maximum(x, v), value_at(x, v, REFERENCE_DEPTH_CM), f"measured ({scan.label})"
+            break
+    else:
+        tank, size = TankModel.of(model, ssd_cm=ssd_cm, sad_cm=machine.sad_cm), (field_cm, field_cm)
+        x = np.arange(0.5, 6.0, 0.05)
+        dose = tank.dose(Calculator(machine).maps(model, size, (0.0, 0.0)), 0.0, 0.0, np.append(x, REFERENCE_DEPTH_CM))
+        (dmax, top), at, how = maximum(x, dose[:-1]), float(dose[-1]), "calculated by the fitted beam"
+    share = at / top
+    told = (
+        f"{100 * gy_per_mu:.4g} cGy/MU at the depth of maximum dose ({dmax:.2f} cm), {field_cm:g} x {field_cm:g} cm, "
+        f"SSD {ssd_cm:g} cm, times the depth dose at {REFERENCE_DEPTH_CM:g} cm, {100 * share:.2f} %, {how}"
+    )
+    return Calibration(float(f"{gy_per_mu * share:.5g}"), field_cm, ssd_cm, REFERENCE_DEPTH_CM), told
 
 
 # ---------------------------------------------------------------------------------------------- fit
@@ -577,7 +805,7 @@ def fit_beam(
     for _ in range(3):
         free = [p for p in known.values() if p.name not in fixed and p.name not in undetermined]
         if not free:
-            raise InvalidInput("There is nothing to fit", "the data determine no parameter")
+            raise InvalidInput(NOTHING_TO_FIT, "the data determine no parameter")
         held = fixed | undetermined
         low, high, first = (np.array([getattr(p, name) for p in free]) for name in ("low", "high", "start"))
         width = high - low
@@ -646,7 +874,7 @@ def _out_of_reach(curves: Iterable[Curve]) -> set[str]:
     for curve in curves:
         if curve.is_profile:
             magnify = 100.0 / (curve.ssd_cm + curve.depth_cm)
-            half = 0.5 * curve.field_cm[1 if curve.kind == "inline" else 0]
+            half = projected_half_cm(curve.kind, curve.field_cm, 100.0, 0.0)
             reach = max(reach, min(half, float(curve.positions_cm.max()) * magnify))
     names |= {f"radial_fluence_at_{radius:g}_cm" for radius in RADIAL_NODES_CM[1:] if radius > reach + 1.0}
     for axis, kind in (("x", "crossline"), ("y", "inline")):

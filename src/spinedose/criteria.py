@@ -27,7 +27,7 @@ Level = Literal["within", "outside", "beyond action", "not judged"]
 ROLES = ("target", "cord", "organ", "plan", "point", "protocol")
 COMPARES = ("percent of planned", "percent of prescription", "difference", "at least", "at most", "crosses limit")
 NEEDED = {"key", "text", "role", "quantity", "compare", "source", "verified"}
-KEYS = NEEDED | {"limit", "action", "action_source", "gamma"}
+KEYS = NEEDED | {"limit", "action", "action_source", "gamma", "least_percent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,10 @@ class Criterion:
         Who says that.
     gamma : GammaQuestion, optional
         Which gamma.
+    least_percent : float
+        For `"percent of planned"`: planned numbers below this share of the prescription [%] are taken for it when the
+        difference is put into percent, so that scatter far from the beams is not judged by its own smallness; 0 for
+        never.
     """
 
     key: str
@@ -117,6 +121,7 @@ class Criterion:
     action: float = math.nan
     action_source: str = ""
     gamma: GammaQuestion | None = None
+    least_percent: float = 0.0
 
     def __post_init__(self) -> None:
         self._prove(bool(self.key and self.text and self.source), "has no key, no text or no source")
@@ -131,6 +136,11 @@ class Criterion:
             self._prove(math.isnan(self.limit) and math.isnan(self.action), "has a limit of its own")
             return
         self._prove(math.isfinite(self.limit) and self.limit >= 0, f"has the limit {self.limit}")
+        self._prove(0 <= self.least_percent <= 100, f"has the least share {self.least_percent} % of the prescription")
+        is_relative = self.compare == "percent of planned"
+        self._prove(
+            is_relative or not self.least_percent, "has a least share without being relative to a planned number"
+        )
         if not math.isnan(self.action):
             is_wider = self.action < self.limit if self.compare == "at least" else self.action > self.limit
             self._prove(is_wider, "has an action limit that is narrower than the limit")
@@ -233,7 +243,8 @@ def _criterion(table: Any, file: str) -> Criterion:
         raise InvalidInput(f"A criterion in '{file}' is not complete, or has a key too many", f"look at {wrong}")
     if not isinstance(table["verified"], bool):
         raise InvalidInput(f"'{file}': 'verified' is {table['verified']!r}", "it is true or false")
-    numbers = {"limit": math.nan} | {k: _number(table[k], k, file) for k in ("limit", "action") if k in table}
+    optional = ("limit", "action", "least_percent")
+    numbers = {"limit": math.nan} | {k: _number(table[k], k, file) for k in optional if k in table}
     texts = {k: str(table[k]) for k in (NEEDED | {"action_source"}) - {"verified"} if k in table}
     gamma = _gamma(table["gamma"], file) if "gamma" in table else None
     return Criterion(**texts, **numbers, verified=table["verified"], gamma=gamma)  # type: ignore[arg-type]
@@ -306,8 +317,12 @@ class Judged:
         `"within"`, `"outside"`, `"beyond action"`, or `"not judged"` where a number is missing.
     source : str
         Where the limit comes from, and whether it was verified.
+    compare : str
+        How it was compared, as in `Criterion`.
     doubt : str
         Why the numbers must not be trusted; empty when they may.
+    relative_to : float
+        What a difference in percent is relative to, in the unit of the numbers; NaN for none.
     """
 
     name: str
@@ -322,7 +337,14 @@ class Judged:
     action: float
     level: Level
     source: str
+    compare: Compare
     doubt: str = ""
+    relative_to: float = math.nan
+
+    @property
+    def is_relative_to_prescription(self) -> bool:
+        """Whether percent of a planned number are those of a share of the prescription, which is larger."""
+        return self.compare == "percent of planned" and self.relative_to > self.planned
 
     @property
     def within(self) -> bool:
@@ -410,7 +432,8 @@ def judge(
 
 
 def _judged(criterion: Criterion, number: Measured, prescription_gy: float) -> Judged:
-    difference = _difference(criterion, number, prescription_gy)
+    whole = _whole(criterion, number, prescription_gy)
+    difference = _difference(criterion, number, whole)
     doubt = number.doubt
     if math.isnan(difference):
         doubt = doubt or "a number is missing"
@@ -427,18 +450,29 @@ def _judged(criterion: Criterion, number: Measured, prescription_gy: float) -> J
         criterion.action,
         _level(criterion, difference),
         criterion.stated_source,
+        criterion.compare,
         doubt,
+        whole,
     )
 
 
-def _difference(criterion: Criterion, number: Measured, prescription_gy: float) -> float:
+def _whole(criterion: Criterion, number: Measured, prescription_gy: float) -> float:
+    """What a difference in percent is relative to; NaN where it is not."""
+    if criterion.compare == "percent of prescription":
+        return prescription_gy
+    if criterion.compare != "percent of planned":
+        return math.nan
+    least = criterion.least_percent / 100 * prescription_gy if prescription_gy > 0 else 0.0
+    return max(number.planned, least) if math.isfinite(number.planned) else math.nan
+
+
+def _difference(criterion: Criterion, number: Measured, whole: float) -> float:
     """The number that is held against the limit; NaN when it cannot be formed."""
     if criterion.compare in ("at least", "at most"):
         return number.recalculated
     apart = number.recalculated - number.planned
     if criterion.compare == "difference":
         return apart
-    whole = number.planned if criterion.compare == "percent of planned" else prescription_gy
     return 100 * apart / whole if whole > 0 else math.nan
 
 
@@ -472,5 +506,6 @@ def _crossing(criterion: Criterion, line: ProtocolLine) -> Judged:
         math.nan,
         ("outside" if line.crosses else "within") if is_known else "not judged",
         f"{criterion.stated_source}; limit: {line.source}",
+        criterion.compare,
         line.doubt or ("" if is_known else "a number is missing"),
     )

@@ -107,6 +107,20 @@ def write_demo(directory: str | Path, case: DemoCase) -> DemoFiles:
     return DemoFiles(folder / "CT", structures, plan)
 
 
+STORED_CM = 0.15
+"""Voxels of the dose file of the demo [cm]: as fine as radiosurgery of the spine is planned (AAPM TG-101, Benedict et
+al., Med Phys 37:4078 (2010), asks for 2 mm or finer; not verified against the original), and not those of the
+calculation, so that a check of the demo compares two grids as it does with a planning system."""
+
+
+def stored_grid(computed: Grid) -> Grid:
+    """The voxels of the demo's dose file, within those that the dose was computed on."""
+    low, size = computed.lower_cm, computed.upper_cm - computed.lower_cm
+    nx, ny, nz = (int(length / STORED_CM) for length in size)
+    x, y, z = (float(edge) + STORED_CM / 2 for edge in low)
+    return Grid((x, y, z), (STORED_CM, STORED_CM, STORED_CM), (nz, ny, nx))
+
+
 def _uid(name: str) -> str:
     """A UID that is the same for the same object of the same version (2.25 and a UUID made from a name)."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'spinedose/demo/{__version__}/{name}').int}"

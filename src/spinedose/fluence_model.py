@@ -352,6 +352,9 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
     low, high = (part[:, None, :] for part in limits[across])
     rows = _between(np.maximum(side[None, :-1], low), np.minimum(side[None, 1:], high), source.sigma_cm)
     start, end = (physical_tips(leaf, machine, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
+    # Head scatter passes through rounded ends as the primary does: edges stand back by the strip that they pass (6).
+    rounding = leakage_width_cm(machine, beam_model) * np.array([-1.0, 1.0])[:, None]
+    start, end = start + rounding, end + rounding
     travel = float(np.abs(end - start).max())
     # The source is centimetres wide, so half a centimetre of travel may be taken at its middle.
     times = max(1, min(24, math.ceil(travel / 0.5)))

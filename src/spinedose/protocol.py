@@ -145,6 +145,45 @@ class Constraint:
         object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
 
 
+ALPHA_BETA_OF = ("target", "cord", "organ")
+"""Roles of structures that a protocol may give an alpha/beta for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlphaBeta:
+    """Ratio of the linear and the quadratic coefficient of the linear-quadratic model, for structures of one role.
+
+    Parameters
+    ----------
+    role : str
+        `"target"`, `"cord"` or `"organ"`.
+    value_gy : float
+        The ratio [Gy].
+    source : str
+        Who says so.
+    verified : bool
+        Whether the number was read in the source itself.
+    """
+
+    role: str
+    value_gy: float
+    source: str
+    verified: bool
+
+    def __post_init__(self) -> None:
+        if self.role not in ALPHA_BETA_OF:
+            raise InvalidInput(f"There is an alpha/beta for '{self.role}'", f"it can be {', '.join(ALPHA_BETA_OF)}")
+        if not (math.isfinite(self.value_gy) and self.value_gy > 0):
+            raise InvalidInput(f"The alpha/beta of {self.role} is {self.value_gy} Gy", "it is positive")
+        if not self.source:
+            raise InvalidInput(f"The alpha/beta of {self.role} has no source", "a number without one is none")
+
+    @property
+    def stated_source(self) -> str:
+        """The source, with a word when the number was not read there."""
+        return self.source if self.verified else f"{self.source} ({NOT_VERIFIED})"
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """Dose limits with their sources, and the names of the structures they belong to.
@@ -159,12 +198,15 @@ class Protocol:
         In the order of the file.
     remarks : tuple of str
         What must be said with every evaluation.
+    alpha_betas : tuple of AlphaBeta
+        For doses in fractions of 2 Gy; roles without one get none.
     """
 
     name: str
     namings: tuple[Naming, ...]
     constraints: tuple[Constraint, ...]
     remarks: tuple[str, ...] = ()
+    alpha_betas: tuple[AlphaBeta, ...] = ()
 
     def __post_init__(self) -> None:
         known = [naming.structure for naming in self.namings]
@@ -202,13 +244,31 @@ def read_protocol(name_or_file: str | Path = "spine") -> Protocol:
         If there is none, or it is wrong.
     """
     path, content = read_limits(name_or_file, "protocol", absent="There is no protocol", present="The protocol")
-    _only(content, {"name", "structures", "constraint", "remarks"}, path.name)
+    _only(content, {"name", "structures", "constraint", "remarks", "alpha_beta"}, path.name)
     namings = tuple(_naming(name, table, path.name) for name, table in _table(content, "structures", path.name).items())
     tables = content.get("constraint", [])
     if not isinstance(tables, list) or not tables or not namings:
         raise InvalidInput(f"'{path.name}' has no limits", "it needs [structures] and [[constraint]]")
     constraints = tuple(_constraint(table, path.name) for table in tables)
-    return Protocol(str(content.get("name", path.stem)), namings, constraints, _texts(content, "remarks", path.name))
+    ratios = tuple(
+        _alpha_beta(role, table, path.name) for role, table in _table(content, "alpha_beta", path.name).items()
+    )
+    remarks = _texts(content, "remarks", path.name)
+    return Protocol(str(content.get("name", path.stem)), namings, constraints, remarks, ratios)
+
+
+def _alpha_beta(role: str, table: Any, file: str) -> AlphaBeta:
+    where = f"{file} [alpha_beta.{role}]"
+    keys = {"value_gy", "source", "verified"}
+    _only(table, keys, where)
+    missing = keys - set(table)
+    if missing:
+        raise InvalidInput(f"{where} has no {', '.join(sorted(missing))}", "every alpha/beta needs them")
+    if not isinstance(table["verified"], bool):
+        raise InvalidInput(f"{where}: 'verified' is {table['verified']!r}", "it is true or false")
+    if isinstance(table["value_gy"], bool) or not isinstance(table["value_gy"], int | float):
+        raise InvalidInput(f"{where}: 'value_gy' is {table['value_gy']!r}", "it is a number")
+    return AlphaBeta(role, float(table["value_gy"]), str(table["source"]), table["verified"])
 
 
 def _naming(name: str, table: Any, file: str) -> Naming:

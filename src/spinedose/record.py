@@ -55,7 +55,7 @@ class Data:
     measurements : Measurements
         Curves and output factors of the beam; of the findings those about it.
     files : mapping of str to str
-        SHA-256 of every file, hexadecimal, by its name.
+        SHA-256 of every file, hexadecimal, by its name, with the folder where it lies in one.
     passed_over : mapping of str to str
         Files of a folder that were not used, with the reason.
     """
@@ -77,7 +77,8 @@ def read_data(paths: Iterable[str | Path], beam: str) -> Data:
     Parameters
     ----------
     paths : iterable of str or Path
-        Files in any format of `measurements`, or folders of them; folders inside folders are not looked into.
+        Files in any format of `measurements`, or folders of them, which are searched with the folders inside them; not
+        hidden ones, and none that holds a `machine.toml`: what a fit wrote is no measurement.
     beam : str
         Label of the beam, such as `6X`. Curves that state no beam are taken for this one.
 
@@ -94,15 +95,17 @@ def read_data(paths: Iterable[str | Path], beam: str) -> Data:
         If nothing is there, or nothing of this beam.
     """
     every, files, passed_over = Measurements(), dict[str, str](), dict[str, str]()
-    for path, is_named in _files(paths):
+    for name, path, is_named in _files(paths):
         try:
-            every += read_measurements(path, on_refusal="skip")
+            read = read_measurements(path, on_refusal="skip")
         except InvalidInput as error:
             if is_named:
                 raise
-            passed_over[path.name] = error.problem
+            first = error.why.split("; ")[0]
+            passed_over[name] = f"{error.problem} ({first})" if first else error.problem
             continue
-        files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        every += read
+        files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     own = Measurements(
         tuple(scan if scan.beam else replace(scan, beam=beam) for scan in every.scans if scan.beam in ("", beam)),
         tuple(
@@ -112,10 +115,15 @@ def read_data(paths: Iterable[str | Path], beam: str) -> Data:
         tuple(finding for finding in every.findings if _is_about(finding, beam, every.beams)),
     )
     if not (own.scans or own.output_factors):
-        stated = ", ".join(name for name in every.beams if name) or "none"
-        raise InvalidInput(
-            f"There are no measurements of beam '{beam}'", f"the files hold {stated}", "Name the beam as the files do"
-        )
+        stated = ", ".join(name for name in every.beams if name)
+        why = _why_nothing(passed_over, own.findings)
+        if stated or not why:
+            raise InvalidInput(
+                f"There are no measurements of beam '{beam}'",
+                f"the files hold {stated or 'none'}",
+                "Name the beam as the files do" if stated else "",
+            )
+        raise InvalidInput("None of the measurements can be used", why, "Mend them")
     return Data(own, files, passed_over)
 
 
@@ -128,6 +136,7 @@ def provenance_of(
     left_out: Sequence[str] = (),
     detector: str = "",
     calibration: str = "",
+    not_used: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The `[provenance]` of a fitted beam.
 
@@ -144,7 +153,9 @@ def provenance_of(
     detector : str
         Part of the detector's name that curves had to have.
     calibration : str
-        Where the calibration comes from, when it was stated anew.
+        Where the calibration comes from, when it is not that of the start model; begins with `stated:` or `assumed:`.
+    not_used : sequence of str
+        What was read and not fitted, with the reasons.
 
     Returns
     -------
@@ -165,7 +176,7 @@ def provenance_of(
         mark = KEPT if is_literature and name != "calibration" else KEPT_FROM_START
         own[name] = _group_text(text, [p for p in found.parameters if _is_of(p, name)], mark)
     if calibration:
-        own["calibration"] = f"stated: {calibration}"
+        own["calibration"] = calibration
     agreements = agreement_of(found.curves)
     kinds = sorted({item.curve.kind for item in agreements})
     own["fit"] = {
@@ -193,6 +204,7 @@ def provenance_of(
         "files": list(data.files),
         "sha256": list(data.files.values()),
         "sources": list(data.sources),
+        "not_used": list(not_used),
         "refused": [str(finding) for finding in data.measurements.findings if finding.severity == "refuse"],
     }
     own["start"] = {"machine": machine.name, "data_hash": machine.data_hash, **old}
@@ -210,18 +222,41 @@ def is_of_setup(parameter: Fitted) -> bool:
     return parameter.name.endswith(SETUP_ENDS)
 
 
-def _files(paths: Iterable[str | Path]) -> list[tuple[Path, bool]]:
-    """Files, each once, and whether it was named itself."""
-    found: dict[Path, tuple[Path, bool]] = {}
+def _files(paths: Iterable[str | Path]) -> list[tuple[str, Path, bool]]:
+    """Files, each once: its name within the folder that was named, its path, and whether it was named itself."""
+    found: dict[Path, tuple[str, Path, bool]] = {}
     for path in map(Path, paths):
         if not path.exists():
             raise UnreadableFile(f"'{path}' is not there", "nothing can be read from it", "Check the path")
-        inside = sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]
-        for item in inside:
-            found.setdefault(item.resolve(), (item, not path.is_dir()))
+        for item in _inside(path) if path.is_dir() else [path]:
+            name = item.relative_to(path).as_posix() if path.is_dir() else item.name
+            found.setdefault(item.resolve(), (name, item, not path.is_dir()))
     if not found:
         raise InvalidInput("There are no files of measurements", "the folder is empty", "Name files or another folder")
     return list(found.values())
+
+
+def _why_nothing(passed_over: Mapping[str, str], findings: Iterable[Finding]) -> str:
+    """Why files and curves are not used: the first two of each, and how many more."""
+    refused = [f"{item.curve}: {item.problem}" for item in findings if item.severity == "refuse"]
+    parts = []
+    for reasons in ([f"'{name}': {why}" for name, why in passed_over.items()], refused):
+        more = f", and {len(reasons) - 2} more" if len(reasons) > 2 else ""
+        parts += ["; ".join(reasons[:2]) + more] if reasons else []
+    return "; ".join(parts)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files in a folder and the folders inside it; nothing hidden, and not what a fit wrote."""
+    found: list[Path] = []
+    for item in sorted(folder.iterdir()):
+        if item.name.startswith("."):
+            continue
+        if item.is_file():
+            found.append(item)
+        elif item.is_dir() and not item.is_symlink() and not (item / "machine.toml").exists():
+            found += _inside(item)
+    return found
 
 
 def _is_about(finding: Finding, beam: str, beams: Sequence[str]) -> bool:

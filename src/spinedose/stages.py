@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.clock import Clock
 from spinedose.cones import ConeTable
-from spinedose.directions import directions
+from spinedose.directions import Directions, directions
 from spinedose.exposure import (
     Attenuation,
     Exposure,
@@ -36,6 +36,7 @@ from spinedose.fluence_model import Raster, fluence_raster
 from spinedose.geometry import Matrix
 from spinedose.grid import Grid
 from spinedose.machine import BeamModel, Machine
+from spinedose.nested import Nest
 from spinedose.patient import VACUUM, Inner
 from spinedose.plan import Beam
 from spinedose.segments import segment_beam
@@ -131,25 +132,22 @@ def deliver(
     """
     whole = clock if inner is None else clock.part(0.0, 0.4)
     rays = _expose(device, scene, job, settings, whole, memory)
-    field, halo = _released(device, scene, rays, settings, whole, warnings)
     count = settings.directions or _directions_for(rays.fields)
-    electrons = device.electron_dose(field) + device.electron_dose(halo)
+    spread = directions(count, settings.moments)
+    nest = None if inner is None else inner.nest
+    lit = _released(device, scene, rays, spread, settings, whole, warnings, nest=nest)
+    around = _transported(device, scene, lit.sources, rays.cones, spread, whole)
     if inner is None:
-        dose = _transported(device, scene, field, halo, rays.cones, settings, count, whole)
-        return [_with_electrons(dose, electrons, scene)], count
-    nest = inner.nest
-    own = nest.take_out(field), nest.take_out(halo)
-    around = _transported(device, scene, field, halo, rays.cones, settings, count, whole)
-    dose = around + _transported(device, scene, *own, rays.cones, settings, count, clock.part(0.3, 0.2))
-    coarse = _with_electrons(dose, electrons, scene)
-    del field, halo, own, rays
+        return [_with_electrons(around, lit.electrons, scene)], count
+    dose = around + _transported(device, scene, lit.boxed, rays.cones, spread, clock.part(0.3, 0.2))
+    coarse = _with_electrons(dose, lit.electrons, scene)
+    del lit, rays
 
     closer = clock.part(0.5, 0.5)
     rays = _expose(device, inner.scene, job, settings, closer, memory, matter=scene.grid)
-    field, halo = _released(device, inner.scene, rays, settings, closer, warnings, outer=inner.outer)
-    electrons = device.electron_dose(field) + device.electron_dose(halo)
-    dose = _transported(device, inner.scene, field, halo, rays.cones, settings, count, closer)
-    fine = _with_electrons(dose, electrons, inner.scene)[1:-1, 1:-1, 1:-1] + nest.fine(around)
+    lit = _released(device, inner.scene, rays, spread, settings, closer, warnings, outer=inner.outer)
+    dose = _transported(device, inner.scene, lit.sources, rays.cones, spread, closer)
+    fine = _with_electrons(dose, lit.electrons, inner.scene)[1:-1, 1:-1, 1:-1] + inner.nest.fine(around)
     return [coarse, np.where(inner.matter.electron.values > VACUUM, fine, np.float32(0.0))], count
 
 
@@ -319,58 +317,121 @@ def transport_exposures(
     """
     clock = clock or Clock(None)
     rays = _Rays(fields, halos, cones)
-    field, halo = _released(device, scene, rays, settings, clock, [] if warnings is None else warnings)
-    electrons = device.electron_dose(field) + device.electron_dose(halo)
     count = settings.directions or _directions_for(fields)
-    dose = _transported(device, scene, field, halo, cones, settings, count, clock)
-    return _with_electrons(dose, electrons, scene), count
+    spread = directions(count, settings.moments)
+    lit = _released(device, scene, rays, spread, settings, clock, [] if warnings is None else warnings)
+    dose = _transported(device, scene, lit.sources, cones, spread, clock)
+    return _with_electrons(dose, lit.electrons, scene), count
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lit:
+    """Energy released, ready to be carried: in all voxels but those of a box of fine ones, and in those; and the dose
+    of contaminating electrons, (nz, ny, nx)."""
+
+    sources: list[Any]
+    boxed: list[Any]
+    electrons: NDArray[np.float32]
 
 
 def _released(
     device: Backend,
     scene: Scene,
     rays: _Rays,
+    spread: Directions,
     settings: Settings,
     clock: Clock,
     warnings: list[str],
+    *,
     outer: Scene | None = None,
-) -> tuple[Moments, Moments]:
-    """Stages B and C: energy released by the fields and by their halos."""
+    nest: Nest | None = None,
+) -> _Lit:
+    """Stages B and C: energy released by the fields and by their halos, in slabs whose moments fit into memory."""
     wide = _reach(scene.grid, [*rays.fields, *rays.halos], (0, 0, 0))
     box = _reach(scene.grid, rays.fields, wide[0])
     box = ((*box[0][:2], wide[0][2]), (*box[1][:2], wide[1][2]))  # rows equally long: no copy
     parts, few = len(rays.cones.energy), min(HALO_MOMENTS, settings.moments)
-    field, halo = (
-        device.new_moments(scene, *where, order, parts) for where, order in ((box, settings.moments), (wide, few))
+    slabs = cut_into_slabs(
+        box, wide, _slice_bytes(box, settings.moments, parts), _slice_bytes(wide, few, parts), device.most_moments_bytes
     )
-    deepest_cm = _release(device, scene, rays.fields, field, clock, 0.2, outer)
-    _release(device, scene, rays.halos, halo, clock, 0.4, outer)
+    lit, deepest_cm = _Lit([], [], np.zeros(scene.grid.shape, np.float32)), 0.0
+    for n, (first, end) in enumerate(slabs):
+        part = clock.part(0.2 + 0.3 * n / len(slabs), 0.3 / len(slabs))
+        a, b = max(first, box[0][0]), min(end, box[1][0])
+        field = None
+        if a < b:
+            field = device.new_moments(scene, (a, *box[0][1:]), (b, *box[1][1:]), settings.moments, parts)
+            deepest_cm = max(deepest_cm, _release(device, scene, rays.fields, field, part, (0.0, 0.6), outer))
+            np.add(lit.electrons, device.electron_dose(field), out=lit.electrons)
+        halo = device.new_moments(scene, (first, *wide[0][1:]), (end, *wide[1][1:]), few, parts)
+        _release(device, scene, rays.halos, halo, part, (0.6, 0.4), outer)
+        np.add(lit.electrons, device.electron_dose(halo), out=lit.electrons)
+        with part("transport", 1.0):
+            if nest is not None and _meet(nest, halo):
+                own = nest.take_out(field) if field is not None and _meet(nest, field) else None
+                lit.boxed.append(device.settle(own, nest.take_out(halo), rays.cones, spread))
+            lit.sources.append(device.settle(field, halo, rays.cones, spread))
+        del field, halo  # before the next slab's are made
     if deepest_cm > DEEPEST_CM:
         warnings.append(
             f"A field passes up to {deepest_cm:.0f} cm of water-equivalent matter, but attenuation is known to"
             f" {DEEPEST_CM:g} cm: the dose deeper down is too high. Check the density overrides."
         )
-    return field, halo
-
-
-def _transported(
-    device: Backend,
-    scene: Scene,
-    field: Moments,
-    halo: Moments,
-    cones: ConeTable,
-    settings: Settings,
-    count: int,
-    clock: Clock,
-) -> NDArray[np.float32]:
-    """Stages D and E: dose without contaminating electrons. Uses the moments up."""
-    with clock("transport", 0.5):
-        spread = directions(count, settings.moments)
-        energy = device.transport(scene, field, halo, cones, spread, clock.within("transport", 0.5, 0.5))
-        return _per_mass(energy, scene)
+    return lit
 
 
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+def _slice_bytes(box: Box, order: int, parts: int) -> int:
+    """Memory that the moments of one slice (z) of a box take."""
+    (_, y0, x0), (_, y1, x1) = box
+    return 4 * parts * (order + 1) ** 2 * (y1 - y0) * (x1 - x0)
+
+
+def cut_into_slabs(box: Box, wide: Box, field_bytes: int, halo_bytes: int, most_bytes: int) -> list[tuple[int, int]]:
+    """Cut boxes into slabs along z whose moments fit into memory; a single slice always counts as fitting.
+
+    Parameters
+    ----------
+    box, wide : Box
+        Box of the field, and that of the halo around it.
+    field_bytes, halo_bytes : int
+        What a slice of each takes.
+    most_bytes : int
+        What a slab may take.
+
+    Returns
+    -------
+    list of tuple of 2 ints
+        First slice of each slab, and the one after its last.
+    """
+    slabs, taken = [[wide[0][0], wide[0][0]]], 0
+    for z in range(wide[0][0], wide[1][0]):
+        more = halo_bytes + (field_bytes if box[0][0] <= z < box[1][0] else 0)
+        if slabs[-1][0] < z and taken + more > most_bytes:
+            slabs.append([z, z])
+            taken = 0
+        slabs[-1][1], taken = z + 1, taken + more
+    return [(first, end) for first, end in slabs]
+
+
+def _meet(nest: Nest, moments: Moments) -> bool:
+    """Whether moments lie in the box of fine voxels."""
+    shape = (*moments.values.shape[:2], moments.values.shape[3])
+    low, high = np.maximum(nest.low, moments.low), np.minimum(nest.high, np.add(moments.low, shape))
+    return bool(np.all(low < high))
+
+
+def _transported(
+    device: Backend, scene: Scene, sources: list[Any], cones: ConeTable, spread: Directions, clock: Clock
+) -> NDArray[np.float32]:
+    """Stages D and E: dose without contaminating electrons. Uses the sources up."""
+    if not sources:
+        return np.zeros(scene.grid.shape, np.float32)
+    with clock("transport", 0.5):
+        energy = device.carry(scene, sources, cones, spread, clock.within("transport", 0.5, 0.5))
+        return _per_mass(energy, scene)
 
 
 def _reach(grid: Grid, exposures: Sequence[Exposure], otherwise: tuple[int, int, int]) -> Box:
@@ -389,12 +450,13 @@ def _release(
     exposures: Sequence[Exposure],
     moments: Moments,
     clock: Clock,
-    start: float,
+    share: tuple[float, float],
     outer: Scene | None,
 ) -> float:
     """Stages B and C, in blocks of groups that fit into memory; returns the greatest water-equivalent depth [cm].
 
-    `outer` is matter around the scene that beams cross before they come to it.
+    `share` is where this begins within the clock's part, and how long it is; `outer` is matter around the scene that
+    beams cross before they come to it.
     """
     groups = max(sum(len(exposure) for exposure in exposures), 1)
     done, deepest_cm = 0, 0.0
@@ -402,7 +464,7 @@ def _release(
         block = max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
         for a in range(0, len(exposure), block):
             b = min(a + block, len(exposure))
-            with clock("depth", start + 0.1 * done / groups):
+            with clock("depth", share[0] + share[1] * done / groups):
                 fans, factor = exposure.fans.part(a, b), exposure.attenuation.path_factor
                 depth = device.radiological_depth(scene, fans, factor)
                 if outer is not None and exposure.approach is not None:
@@ -410,7 +472,7 @@ def _release(
                     depth += device.radiological_depth(outer, fans, factor)
                     depth += before[..., -1:]
                 deepest_cm = max(deepest_cm, float(depth[..., -1].max()))  # it rises along each ray
-            with clock("terma", start + 0.1 * done / groups):
+            with clock("terma", share[0] + share[1] * done / groups):
                 device.release(scene, exposure, depth, (a, b), moments)
             done += b - a
     return deepest_cm

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,8 +14,53 @@ UPLOADS = ("asarray", "array", "ascontiguousarray")
 """Functions that take arrays of the host."""
 
 
+@dataclass
+class Meter:
+    """Memory of a made-up device: what arrays take now, the most they ever took, and how much there is."""
+
+    limit_bytes: int
+    live_bytes: int = 0
+    most_bytes: int = 0
+
+    def take(self, owner: np.ndarray) -> None:
+        """Count an array until it is gone; out of memory when it does not fit."""
+        if self.live_bytes + owner.nbytes > self.limit_bytes:
+            raise MemoryError(f"{owner.nbytes} bytes, {self.limit_bytes - self.live_bytes} are free")
+        self.live_bytes += owner.nbytes
+        self.most_bytes = max(self.most_bytes, self.live_bytes)
+        weakref.finalize(owner, self._give_back, owner.nbytes)
+
+    def _give_back(self, size: int) -> None:
+        self.live_bytes -= size
+
+    @property
+    def cuda(self) -> Any:
+        """What a backend asks of `cupy.cuda`."""
+        return SimpleNamespace(
+            Device=_Device,
+            runtime=SimpleNamespace(memGetInfo=lambda: (self.limit_bytes - self.live_bytes, self.limit_bytes)),
+        )
+
+
+class _Device:
+    """A device that is always the current one."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class DeviceArray(np.ndarray):
-    """An array that says it lies on a device."""
+    """An array that says it lies on a device; where there is a meter, it counts."""
+
+    meter: ClassVar[Meter | None] = None
+
+    def __array_finalize__(self, source: Any) -> None:
+        if self.meter is not None and self.flags.owndata:
+            self.meter.take(self)
 
     def get(self) -> np.ndarray:
         """A copy on the host."""
@@ -39,6 +87,9 @@ class DeviceNumpy:
     """The functions of numpy, for arrays of the device."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("cuda", "get_default_memory_pool") and DeviceArray.meter is not None:
+            pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
+            return DeviceArray.meter.cuda if name == "cuda" else lambda: pool
         found = getattr(np, name)
         if isinstance(found, type) or not callable(found):
             return DeviceFft() if name == "fft" else found
@@ -70,6 +121,8 @@ def _plain(value: Any) -> Any:
 
 def _on_device(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim:
+        if DeviceArray.meter is not None and value.flags.owndata and not isinstance(value, DeviceArray):
+            DeviceArray.meter.take(value)
         return value.view(DeviceArray)
     return value
 

@@ -17,6 +17,7 @@ from cuda_on_host import HostModule
 from device_numpy import DeviceArray, DeviceNumpy
 
 from spinedose.backends.cuda.backend import CudaBackend
+from spinedose.compare.gamma import gamma_index
 from spinedose.cones import ConeTable, RadialBasis
 from spinedose.directions import directions
 from spinedose.exposure import Attenuation, Shots, make_exposure
@@ -78,6 +79,9 @@ def run_all(flags: Sequence[str]) -> None:
     cones = ConeTable(basis, np.array([0.0, 180.0]), energy, density_factor=1 + heavier, returned=heavier)
     dose = backend.transport(scene, field, halo, cones, directions(60, 4))
     assert np.all(np.isfinite(dose)) and dose.max() > 0
+    one = Volume(Grid((0.1, 0.0, 0.2), (0.3, 0.25, 0.2), (4, 5, 6)), rng.uniform(40, 60, (4, 5, 6)).astype(np.float32))
+    other = Volume(Grid((0, 0, 0), (0.2, 0.3, 0.25), (5, 6, 7)), rng.uniform(40, 60, (5, 6, 7)).astype(np.float32))
+    assert 0 < gamma_index(one, other, distance_cm=0.3, search=backend.gamma).mean < 2
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ STRUCTS = {
         "Harmonics": layout.HARMONICS,
     },
     "sweep": {"Chains": layout.CHAINS, "Way": layout.WAY},
+    "gamma": {"Home": layout.HOME, "Neighbour": layout.NEIGHBOUR, "Search": layout.SEARCH},
 }
 
 
@@ -129,6 +130,62 @@ def test_the_budget_changes_blocks_and_not_the_dose(budget_bytes: int) -> None:
     plenty, tight = backend_on_host("exact"), backend_on_host("exact", budget_bytes=budget_bytes)
     one, two = (backend.transport(*lit(backend), CONES, directions(64, 2)) for backend in (plenty, tight))
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6 * one.max())
+
+
+def test_slabs_are_carried_as_the_whole() -> None:
+    """Halo in slices 1 to 5 of 6, the field in 2 and 3 of them; what enters from other slabs is carried on."""
+    backend = backend_on_host("exact")
+    rng = np.random.default_rng(4)
+    density = rng.uniform(0, 2, (6, 7, 8)).astype(np.float32)
+    scene = backend.load(Volume(Grid((0, 0, 0), (0.5, 0.5, 0.5), density.shape), density))
+    bright, dim = (rng.uniform(0, 1, shape).astype(np.float32) for shape in ((2, 4, 6), (5, 5, 7)))
+
+    def made(low: int, high: int, order: int, energy: np.ndarray, first: int) -> Moments:
+        (y0, x0), (n1, n2) = ((1, 1) if order == 2 else (1, 0)), energy.shape[1:]
+        moments = backend.new_moments(scene, (low, y0, x0), (high, y0 + n1, x0 + n2), order)
+        moments.values[:, :, 0] = backend.xp.asarray(energy[low - first : high - first])
+        return moments
+
+    def carried(halos: list[tuple[int, int]]) -> np.ndarray:
+        sources = []
+        for low, high in halos:
+            a, b = max(low, 2), min(high, 4)
+            field = made(a, b, 2, bright, 2) if a < b else None
+            sources.append(backend.settle(field, made(low, high, 1, dim, 1), CONES, directions(64, 2)))
+        dose = backend.carry(scene, sources, CONES, directions(64, 2))
+        assert not sources, "used up"
+        return dose
+
+    whole = carried([(1, 6)])
+    for cuts in ([(1, 3), (3, 6)], [(1, 2), (2, 4), (4, 6)], [(z, z + 1) for z in range(1, 6)]):
+        np.testing.assert_allclose(carried(cuts), whole, rtol=1e-4, atol=1e-5 * whole.max())
+
+
+def test_slabs_that_do_not_follow_each_other_are_a_mistake() -> None:
+    backend = backend_on_host("exact")
+    scene, _, halo = lit(backend)
+    one = backend.settle(None, halo, CONES, directions(64, 2))
+    with pytest.raises(AssertionError):
+        backend.carry(scene, [one, one], CONES, directions(64, 2))
+
+
+def test_energy_of_the_halo_alone_is_carried() -> None:
+    backend = backend_on_host("exact")
+    scene, field, halo = lit(backend)
+    field.values[...] = 0
+    sphere = directions(64, 2)
+    both = backend.transport(scene, field, halo, CONES, sphere)
+    scene, _, halo = lit(backend)
+    alone = backend.carry(scene, [backend.settle(None, halo, CONES, sphere)], CONES, sphere)
+    np.testing.assert_allclose(alone, both, rtol=1e-5, atol=1e-6 * both.max())
+
+
+def test_moments_may_take_half_of_a_budget_and_a_quarter_of_a_device(fake_cupy: Any) -> None:
+    assert backend_on_host("exact", budget_bytes=1000).most_moments_bytes == 500
+    backend = select_backend("cuda")  # 1 of 8 GiB is free: half of 60 % of that
+    assert backend.most_moments_bytes == int(0.6 * 2**30) // 2
+    FakeRuntime.memGetInfo = staticmethod(lambda: (7 * 2**30, 2**33))  # type: ignore[attr-defined]
+    assert backend.most_moments_bytes == 2**31
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -151,3 +151,20 @@ def test_alternating_leaves(fluence: Stage, drawn: Any, machine: Machine) -> Non
 def test_complementary_leaves(fluence: Stage, drawn: Any, machine: Machine) -> None:
     mine, traced = open_every_other(fluence, drawn, machine, machine)
     assert abs((mine - traced).sum(axis=0).mean()) < OPEN
+
+
+def test_a_chamber_would_measure_the_leaf_gap(drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head scatter included: sweeping gaps extrapolated to zero give the leaf gap (7) that the offset was made for.
+
+    1.77 mm of it times 1 - T (leakage is subtracted where the gap is not), within 0.01 mm.
+    """
+    import leaf_gap
+    from spinedose.fluence_model import dosimetric_leaf_gap_cm
+
+    monkeypatch.setattr(leaf_gap, "GAPS_CM", np.array([0.4, 1.0, 2.0]))
+    machine = read_machine("varian-truebeam-m120")
+    model = machine.beams["6X"]
+    assert model.extra_focal.weight > 0.05
+    expected = 10 * dosimetric_leaf_gap_cm(machine, model) * (1 - model.mlc_transmission)
+    assert leaf_gap.measured_gap_mm(machine, model) == pytest.approx(expected, abs=0.01)
+    sys.modules.pop("leaf_gap", None)

@@ -11,6 +11,7 @@ import numpy as np
 from spinedose.check import (
     BeamFound,
     Check,
+    Eqd2Found,
     Finding,
     GammaFound,
     InputFile,
@@ -104,13 +105,13 @@ def made_check(**changes: Any) -> Check:
     source = "somebody, 2020"
     judged = (
         Judged("target_mean", "mean dose of the target", target, "Mean[Gy]", "%", 25.0, 25.2, 0.8, 2.0, math.nan,
-               "within", source),
+               "within", source, "percent of planned", "", 25.0),
         Judged("cord", "near-maximum of the cord", "SpinalCord", "D0.03cc[Gy]", "%", 14.0, 12.8, -5.0, 3.0, math.nan,
-               "outside", "house default"),
+               "outside", "house default", "percent of prescription", "", RX),
         Judged("gamma", "gamma of the whole dose", "plan", question.name, "%", math.nan, 97.0, 97.0, 95.0, 90.0,
-               "within", source),
+               "within", source, "at least"),
         Judged("crossed", "a limit: near-maximum", "SpinalCord", "D0.03cc[Gy]", "Gy", 14.0, 12.8, -1.2, 17.0,
-               math.nan, "within", f"house default; limit: {source}"),
+               math.nan, "within", f"house default; limit: {source}", "crosses limit"),
     )  # fmt: skip
     line = ProtocolLine("SpinalCord", "SpinalCord", "D0.03cc[Gy]", "Gy", "near-maximum", "at most", 17.0, 14.0, 12.8,
                         "", source)  # fmt: skip
@@ -163,4 +164,5 @@ def _found(structure: Structure, role: Any, high: float) -> StructureFound:
     curves = [_dvh(structure.name, scale * high, volume) if has else None for scale in (1.0, 0.97)]
     pairs = (MetricPair("Mean[Gy]", "Gy", 0.6 * high, 0.58 * high),) if has else ()
     doubt = "" if structure.contours_cm else "it has no contours"
-    return StructureFound(structure.name, structure.type, role, structure.color, volume, *curves, pairs, doubt)
+    eqd2 = Eqd2Found(2.0, "somebody, 2020", (MetricPair("D0.03cc[Gy]", "Gy", 44.0, 42.0),)) if role == "cord" else None
+    return StructureFound(structure.name, structure.type, role, structure.color, volume, *curves, pairs, doubt, eqd2)

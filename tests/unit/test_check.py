@@ -20,8 +20,8 @@ import pytest
 import spinedose as sd
 from made_up import beam_of
 from spinedose import demo
-from spinedose.check import Check, conduct, variants
-from spinedose.check.findings import of_matter
+from spinedose.check import Check, conduct
+from spinedose.check.findings import of_matter, of_missing_dose
 from spinedose.check.inputs import planned_of
 from spinedose.check.patterns import explain, find_pattern
 from spinedose.check.roles import fine_box, roles_of
@@ -163,9 +163,35 @@ class TestVerdict:
         assert found.of_role("target")[0].planned is None
         jsonschema.validate(found.as_dict(), schema())
 
+    @pytest.mark.parametrize(("planned_gy", "verdict"), [(10.6, "not compared"), (12.0, "outside")])
+    def test_points_of_beams_are_judged_without_a_planned_dose(
+        self, compute: Callable[..., Check], planned_gy: float, verdict: str
+    ) -> None:
+        point = {"planned_point_cm": np.zeros(3), "planned_point_dose_gy": planned_gy}
+        plan = plan_of(beams=(beam_of(energy="6FFF", **point),))
+        found = compute(None, plan=plan)  # 11 Gy a fraction at the isocentre
+        assert found.verdict == verdict
+        assert found.judgement is not None and [one.name for one in found.judgement.judged] == ["point_dose"]
+        missing = "There is no planned dose: only doses at points of beams were compared."
+        assert missing in found.reasons
+        assert ("beam 1 'field': Dose[Gy] -8" in found.reasons[0]) == (verdict == "outside")
+        jsonschema.validate(found.as_dict(), schema())
+
+    def test_certain_numbers_come_before_doubtful_ones(self) -> None:
+        def judged(off: float, doubt: str, compare: Any = "percent of planned") -> Judged:
+            numbers = (20.0, 20.0 + off / 5, off, 2.0, math.nan)
+            return Judged("k", "mean", f"{off:g}", "Mean[Gy]", "%", *numbers, "outside", "house", compare, doubt)
+
+        rows = (judged(50, "too small"), judged(4, ""), judged(8, ""), judged(3, "", "crosses limit"))
+        _, reasons = verdict_of(Judgement("c", rows, ()), ())
+        assert [reason.partition("'")[2].partition("'")[0] for reason in reasons] == ["3", "8", "4", "50"]
+
     def test_what_was_not_judged_is_not_within(self) -> None:
         numbers = (math.nan, math.nan, math.nan, 2.0, math.nan)
-        one = Judged("k", "mean", "PTV", "Mean[Gy]", "%", *numbers, "not judged", "house", "a number is missing")
+        one = Judged(
+            "k", "mean", "PTV", "Mean[Gy]", "%", *numbers, "not judged", "house", "percent of planned",
+            "a number is missing",
+        )  # fmt: skip
         verdict, reasons = verdict_of(Judgement("c", (one,), ()), ())
         assert verdict == "outside"
         assert reasons == ("mean, 'PTV': Mean[Gy] was not judged (a number is missing).",)
@@ -173,9 +199,28 @@ class TestVerdict:
     def test_the_worst_reason_comes_first(self, compute: Callable[..., Check]) -> None:
         found = compute(planned_as(bump()), bump(scale=1.2))
         assert found.judgement is not None
-        worst = found.reasons[0]
         assert any(one.level == "beyond action" for one in found.judgement.judged)
-        assert "beyond the action limit" in worst
+        assert found.reasons[0].startswith("The recalculated dose is +20.0 % off as a whole")
+        assert "beyond the action limit" in found.reasons[1]
+
+    def test_doses_in_fractions_of_2_gy(self, compute: Callable[..., Check]) -> None:
+        found = compute(planned_as(bump()), bump(scale=1.01))
+        for role, ratio, name in (
+            ("cord", 2.0, "D0.03cc[Gy]"),
+            ("target", 10.0, "D95%[Gy]"),
+            ("organ", 3.0, "Mean[Gy]"),
+        ):
+            one = found.of_role(role)[0]  # type: ignore[arg-type]
+            assert one.eqd2 is not None and one.eqd2.alpha_beta_gy == ratio and one.eqd2.source
+            pair, dose = next(p for p in one.eqd2.metrics if p.name == name), one.metric(name)
+            assert dose is not None
+            for value, gy in ((pair.planned, dose.planned), (pair.recalculated, dose.recalculated)):
+                alone = gy * (gy / 2 + ratio) / (2 + ratio)  # two fractions
+                if name.startswith("D"):
+                    assert value == pytest.approx(alone, rel=1e-3)  # interpolated between other samples
+                else:
+                    assert value > alone * 1.0001  # of a square the mean is more than that of the mean
+        assert all(one.eqd2 is None for one in found.of_role("body"))
 
     def test_numbers_side_by_side(self, compute: Callable[..., Check]) -> None:
         found = compute(planned_as(bump()), bump(scale=1.01))
@@ -280,6 +325,20 @@ class TestFindings:
         assert "dose_is_zero" in codes(found)
         assert found.verdict == "outside"
 
+    def test_how_near_difficult_matter_lies_is_in_the_json(self, compute: Callable[..., Check]) -> None:
+        found = compute(planned_as(bump()))
+        info = replace(found.dose.metadata, saturated_near=(("PTV", 0.3),), dense_near=(("metal", "SpinalCord", 0.5),))
+        content = replace(found, dose=replace(found.dose, metadata=info)).as_dict()
+        assert content["calculation"]["saturated_near"] == [{"structure": "PTV", "distance_cm": 0.3}]
+        dense = {"matter": "metal", "structure": "SpinalCord", "distance_cm": 0.5}
+        assert content["calculation"]["dense_near"] == [dense]
+        jsonschema.validate(content, schema())
+
+    def test_doses_that_were_passed_over_are_said(self) -> None:
+        notes = ("A structure set was taken.", "1 dose(s) belong to other plans and were passed over.")
+        text = of_missing_dose(notes, are_points_judged=False).text
+        assert text.endswith("nothing was compared. 1 dose(s) belong to other plans and were passed over.")
+
 
 class TestPrescription:
     def test_given_beats_the_plan(self, compute: Callable[..., Check]) -> None:
@@ -357,76 +416,6 @@ class TestPatterns:
         flat = Volume(GRID, (1.1 * PRESCRIBED * np.exp(-r2 / 11)).astype(np.float32))
         (one,) = explain(find_pattern(bump(), flat), 2, ())
         assert one.code == "other_shape"
-
-
-class TestVariants:
-    """The engine is a stand-in whose dose follows what the variant changes."""
-
-    @pytest.fixture
-    def world(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[variants.Cause, ...]]:
-        def dose_of(plan: Plan, structures: StructureSet | None) -> Volume:
-            beam = plan.beams[0]
-            turn = math.radians(float(beam.collimator_deg[0]))
-            couch = math.radians(float(beam.couch_deg[0]))
-            centre = (2 * math.sin(couch), 2 * math.sin(turn), 0.0)
-            return bump(centre, beam.meterset_mu / 100 * (1.1 if beam.energy == "10X" else 1.0))
-
-        def stand_in(plan: Plan, ct: CtImage, *, structures: StructureSet | None, **_: Any) -> Dose:
-            return Dose(dose_of(plan, structures), ResultInfo("0", "cpu", "none"), plan, ct)
-
-        monkeypatch.setattr(variants, "compute_dose", stand_in)
-
-        def find(true: Plan, wrong: Plan) -> tuple[variants.Cause, ...]:
-            planned, ours = dose_of(true, None), dose_of(wrong, None)
-            return variants.find_causes(
-                wrong, ct_image(), structure_set(), planned, ours, find_pattern(planned, ours), machine=None,
-                materials=(), spacing_cm=0.25, settings=sd.Settings(), backend="cpu", progress=lambda *_: None,
-            )  # fmt: skip
-
-        return find
-
-    @staticmethod
-    def _plan(**changes: Any) -> Plan:
-        from spinedose.machine import read_machine
-
-        leaves = read_machine(M120).mlc.boundaries_cm
-        more = {"leaf_boundaries_cm": leaves, "leaf_cm": np.tile([[-2.0], [2.0]], (2, 1, len(leaves) - 1))}
-        return plan_of(beams=(beam_of(**({"energy": "6X"} | more | changes)),))
-
-    @pytest.mark.parametrize(
-        ("changes", "code", "text"),
-        [
-            ({"meterset_mu": 103.0}, "meterset", "2.9 % lower"),
-            ({"collimator_deg": np.full(2, 2.0)}, "collimator", "turned by -2.0 degrees"),
-        ],
-    )
-    def test_the_cause_is_named(self, world: Callable[..., Any], changes: dict[str, Any], code: str, text: str) -> None:
-        found = world(self._plan(), self._plan(**changes))
-        assert code in {cause.code for cause in found[:3] if cause.share > 0.95}
-        assert text in next(cause.text for cause in found if cause.code == code)
-        (said,) = variants.told(found, is_within=False)
-        assert said.code == "likely_cause" and said.text.startswith("The planned dose looks as if")
-
-    def test_a_mirrored_couch_and_another_energy(self, world: Callable[..., Any]) -> None:
-        right, left = (self._plan(couch_deg=np.full(2, angle)) for angle in (15.0, -15.0))
-        causes = {cause.code: cause.share for cause in world(right, left)}
-        assert causes["couch_mirrored"] == pytest.approx(1.0, abs=1e-3)
-        other = world(self._plan(energy="10X"), self._plan())
-        assert any(cause.code == "energy" and "10X" in cause.text and cause.share > 0.99 for cause in other)
-
-    def test_no_cause_is_said_as_well(self) -> None:
-        causes = (variants.Cause("couch", "as if the couch were turned by +1.0 degrees", 0.2),)
-        (one,) = variants.told(causes, is_within=False)
-        assert one.code == "no_cause_found" and "20 %" in one.text
-        assert list(variants.told(causes, is_within=True)) == []
-
-    def test_a_cause_that_stands_out_is_named_although_all_is_within(self) -> None:
-        best, second = (variants.Cause(code, f"as if the {code} were turned", share) for code, share in
-                        (("collimator", 0.6), ("couch", 0.1)))  # fmt: skip
-        (one,) = variants.told((best, second), is_within=True)
-        assert one.code == "likely_cause" and one.text.startswith("All criteria are met, but")
-        near = replace(second, share=0.4)
-        assert list(variants.told((best, near), is_within=True)) == []
 
 
 class TestPlannedDoses:

@@ -15,12 +15,14 @@ from spinedose.commission import (
     Curve,
     apply,
     curves_of,
+    dose_per_mu_at,
     fit_beam,
     parameters_of,
+    prepare_curves,
 )
 from spinedose.errors import InvalidInput
 from spinedose.machine import Machine, read_machine
-from spinedose.measurements import Measurements, Scan
+from spinedose.measurements import Measurements, OutputFactors, Scan
 
 M120 = "varian-truebeam-m120"
 TRUE = {"extra_focal_weight": 0.085, "spectrum_power": 0.15, "spot_sigma_x_cm": 0.09, "jaw_x_offset_cm": -0.04}
@@ -160,3 +162,108 @@ def test_curves_without_output_are_compared_by_shape(machine: Machine) -> None:
     percent = Measurements(tuple(replace(s, unit="percent") for s in data.scans))
     assert not any(curve.is_output for curve in curves_of(percent, "6X"))
     assert any(curve.is_output for curve in curves_of(data, "6X"))
+
+
+def factors(values: dict[float, float], depth: float, unit: float) -> OutputFactors:
+    sides = np.array(list(values))
+    return OutputFactors(
+        "total", "6X", sides, sides, np.array(list(values.values())), 100.0, depth, (unit, unit),
+        np.full(len(sides), math.nan), "point", "synthetic",
+    )  # fmt: skip
+
+
+def test_output_factors_keep_their_depth_and_their_field(machine: Machine) -> None:
+    """At 5 cm depth and relative to 5 x 5 cm: the ratio of what the tank gives there."""
+    model, calculator = machine.beams["6X"], Calculator(machine)
+    data = Measurements(truth(machine, {}).scans, (factors({4.0: 0.97, 5.0: 1.0, 20.0: 1.17}, 5.0, 5.0),))
+    prepared = prepare_curves(data, "6X")
+    outputs = [curve for curve in prepared.curves if len(curve.values) == 1]
+    assert [curve.field_cm[0] for curve in outputs] == [4.0, 20.0] and prepared.findings == ()  # 5 x 5 is 1 by itself
+    tank = calculator._tank(model, 100.0)
+    dose = {
+        side: float(tank.dose(calculator.maps(model, (side, side), (0.0, 0.0)), 0.0, 0.0, 5.0)[0]) for side in (5, 20)
+    }
+    calculated = calculator.curve(outputs[1], model)
+    assert calculated[0] == pytest.approx(dose[20] / dose[5], rel=1e-9)
+    assert 1.1 < calculated[0] < 1.25
+
+
+def test_what_cannot_be_used_is_a_finding(machine: Machine) -> None:
+    deep = np.arange(12.0, 30.0, 0.5)
+    shallow, air = np.array([0.6, 0.8, 1.0]), np.arange(-5, 5.1, 0.5)
+    more = (
+        scan("depth_dose", 10.0, math.nan, shallow, np.ones(3)),
+        scan("crossline", 10.0, 10.0, np.arange(1.0, 9.0), np.ones(8)),
+        Scan("in_air_crossline", "6X", 10.0, 10.0, math.nan, math.nan, air, np.ones(len(air)), "signal", "point"),
+    )
+    nowhere = factors({10.0: 1.0, 5.0: 0.9}, math.nan, 10.0)
+    prepared = prepare_curves(Measurements(truth(machine, {}).scans + more, (nowhere,)), "6X")
+    assert len(prepared.curves) == 4
+    told = sorted(finding.problem for finding in prepared.findings)
+    assert told == [
+        "it does not pass the axis", "it has 3 points from 0.5 cm on", "its depth is not stated",
+        "profiles in air are not fitted",
+    ]  # fmt: skip
+    # a percent curve that does not hold 10 cm is compared all the same, relative to its first point
+    (late,) = curves_of(
+        Measurements((scan("depth_dose", 10.0, math.nan, deep, np.exp(-0.05 * deep), "percent"),)), "6X"
+    )
+    assert late.unit_depth_cm == 12.0 and late.values[0] == 1.0
+    assert Calculator(machine).curve(late, machine.beams["6X"])[0] == pytest.approx(1.0)
+
+
+def test_signals_without_the_reference_field_keep_their_outputs(machine: Machine) -> None:
+    """Relative to the field nearest to 10 x 10 cm, which is said."""
+    deep = np.arange(0.5, 30.0, 0.5)
+    scans = [
+        scan("depth_dose", side, math.nan, deep, level * np.exp(-0.05 * deep)) for side, level in ((4, 90), (6, 100))
+    ]
+    prepared = prepare_curves(Measurements(tuple(scans)), "6X")
+    assert [c.unit_field_cm for c in prepared.curves] == [(6.0, 6.0)] * 2
+    assert prepared.curves[0].values[0] / prepared.curves[1].values[0] == pytest.approx(0.9)
+    assert [f.code for f in prepared.findings] == ["relative_to"]
+
+
+def test_signals_of_another_distance_have_another_scale(machine: Machine) -> None:
+    deep = np.arange(0.5, 30.0, 0.5)
+    near = replace(scan("depth_dose", 10.0, math.nan, deep, 120 * np.exp(-0.05 * deep)), ssd_cm=90.0)
+    far = scan("depth_dose", 10.0, math.nan, deep, 100 * np.exp(-0.05 * deep))
+    for curve in curves_of(Measurements((far, near)), "6X"):
+        assert np.interp(10.0, curve.positions_cm, curve.values) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_detectors_of_uncertain_size_are_named_once(machine: Machine) -> None:
+    profiles = [s for s in truth(machine, {}).scans if s.kind == "crossline"]
+    for name, words in (("PTW 60008 Diode P", "is not certain"), ("home-made", "is not known")):
+        changed = Measurements(tuple(replace(s, detector=name) for s in profiles))
+        found = [f for f in prepare_curves(changed, "6X").findings if f.code == "detector_size"]
+        assert len(found) == 1 and words in found[0].problem
+
+
+def test_a_diagonal_is_computed_along_the_diagonal(machine: Machine) -> None:
+    """Its edge is the corner, and within it the dose at (r, r) / sqrt 2 is the same as the tank's there."""
+    model, calculator = machine.beams["6X"], Calculator(machine)
+    x = np.round(np.arange(-12.0, 12.01, 0.2), 6)
+    curve = Curve("diagonal", (10.0, 10.0), 100.0, 10.0, x, x, x, False, None, "")
+    found = calculator.curve(curve, model)
+    edge = np.interp(-0.25, -found[x > 0], x[x > 0])  # both edges at their 50 %: a quarter
+    assert edge == pytest.approx(5.5 * math.sqrt(2), abs=0.1)
+    tank, maps = calculator._tank(model, 100.0), calculator.maps(model, (10.0, 10.0), (0.0, 0.0))
+    at = 4.0 / math.sqrt(2)
+    ratio = tank.dose(maps, at, at, 10.0)[0] / tank.dose(maps, 0.0, 0.0, 10.0)[0]
+    assert np.interp(4.0, x, found) == pytest.approx(ratio, rel=1e-6)
+
+
+def test_a_cut_profile_is_not_the_end(machine: Machine) -> None:
+    """Without its edges it stays where it was."""
+    x = np.arange(-3.0, 3.01, 0.1)
+    (curve,) = curves_of(Measurements((scan("crossline", 10.0, 10.0, x, 50 + x),)), "6X")
+    assert set(curve.positions_cm) <= set(x) and np.interp(0.0, curve.positions_cm, curve.values) == pytest.approx(1.0)
+
+
+def test_the_dose_per_mu_falls_with_the_distance(machine: Machine) -> None:
+    model = machine.beams["6X"]
+    own = model.calibration
+    assert dose_per_mu_at(machine, model, own.field_cm, own.ssd_cm, own.depth_cm) == pytest.approx(own.gy_per_mu)
+    at_maximum = dose_per_mu_at(machine, model, 10.0, 100.0, math.nan)
+    assert at_maximum == pytest.approx(0.01, rel=0.01)  # 1 cGy/MU there, by the custom

@@ -119,7 +119,7 @@ def test_a_fit_writes_a_machine(asked: dict[str, Any], scans: Path, tmp_path: Pa
     first = done.stdout.splitlines()[0]
     start = read_machine(M120)
     own = [p for p in parameters_of(start, start.beams["6X"]) if not p.is_of_setup]
-    assert first.startswith(f"6X of {M120}: 2 of {len(own)} numbers fitted to 5 curves; depth doses rms")
+    assert first.startswith(f"6X of {M120}: 2 of {len(own)} numbers fitted to 4 curves; depth doses rms")
     assert sorted(path.name for path in out.iterdir()) == ["6X.toml", "6X_report", "6X_report.html", "machine.toml"]
     machine = read_machine(out)
     assert machine.beams["6X"].extra_focal.weight == pytest.approx(FITTED["extra_focal_weight"])
@@ -140,7 +140,7 @@ def test_what_is_said(asked: dict[str, Any], drawn: dict[str, Any], scans: Path,
     assert "Warning: a and b can hardly be told apart." in done.stderr
     assert "softening_scale is not determined" not in done.stderr  # said above
     assert "'notes.txt' was passed over" in done.stderr
-    assert "The calibration is that of the start model" in done.stderr
+    assert "The calibration is assumed: 1 cGy/MU at dmax, 10x10, SSD 100." in done.stderr
     quiet = run(scans, "--machine", M120, "--beam", "6X", "-o", tmp_path / "ours", "--force", "--quiet")
     assert quiet.exit_code == 0 and quiet.stdout == ""
     assert "Warning: a and b" in quiet.stderr
@@ -156,7 +156,7 @@ def test_options_arrive(asked: dict[str, Any], drawn: dict[str, Any], scans: Pat
     assert asked["hold"] == {"spot_sigma_x_cm": 0.05}
     told = sorted((c.kind, c.field_cm[0], len(c.values) == 1) for c in asked["curves"])
     assert told == [
-        ("crossline", 10, False), ("depth_dose", 10, False), ("depth_dose", 10, True), ("depth_dose", 20, True)
+        ("crossline", 10, False), ("depth_dose", 10, False), ("depth_dose", 20, True)
     ]  # fmt: skip
     apart = sorted((c.kind, c.field_cm[0], len(c.values) == 1) for c, _ in drawn["left_out"])
     assert apart == [
@@ -165,7 +165,7 @@ def test_options_arrive(asked: dict[str, Any], drawn: dict[str, Any], scans: Pat
     ]  # fmt: skip
     beam = read_machine(tmp_path / "ours").beams["6X"]
     assert beam.calibration.gy_per_mu == pytest.approx(0.00812) and beam.calibration.ssd_cm == 90
-    assert "start model" not in done.stderr
+    assert "alibration" not in done.stderr
     assert beam.spot[0].sigma_x_cm == 0.05
 
 
@@ -176,12 +176,14 @@ def test_provenance_says_where_numbers_come_from(
         "--hold", "monitor_backscatter=0.01")  # fmt: skip
     found = read_machine(tmp_path / "ours").beams["6X"].provenance
     old = read_machine(M120).beams["6X"].provenance
-    assert found["status"].startswith("fitted to 5 curves")
+    assert found["status"].startswith("fitted to 4 curves")
     assert found["extra_focal"].startswith("fitted: extra_focal_weight = 0.0777 +- 0.001. Not determined:")
     assert found["extra_focal"].endswith(old["extra_focal"])
-    for group in ("softening", "leaf_offset", "mlc_transmission", "calibration"):
+    for group in ("softening", "leaf_offset", "mlc_transmission"):
         assert "not determined by these data" in found[group].split(":")[0], group
         assert found[group].endswith(old[group])
+    assert found["calibration"].startswith("assumed: 1 cGy/MU, 10 x 10 cm, SSD 100 cm, depth dmax")
+    assert found["data"]["not_used"] == []
     assert found["monitor_backscatter"].startswith("held: monitor_backscatter = 0.01.")
     assert found["data"]["files"] == ["depth.csv", "factors.csv", "profiles.csv"]
     digests = [hashlib.sha256((scans / name).read_bytes()).hexdigest() for name in found["data"]["files"]]
@@ -249,10 +251,17 @@ class TestCheck:
         assert done.exit_code == code, done.output
         assert f"{word} the limit of 1 %" in done.stdout
 
-    def test_calibration_elsewhere_is_refused(self, asked: dict[str, Any], scans: Path) -> None:
-        reference = "10x10 ssd=95 depth=5 cGy_per_MU=1"
-        done = run(scans, "--machine", M120, "--beam", "6X", "--check", "--reference", reference)
-        assert done.exit_code == 2 and "another geometry" in done.stderr
+    def test_calibration_elsewhere_is_calculated(self, asked: dict[str, Any], scans: Path) -> None:
+        """Isocentric, 10 cm deep: the inverse square of 110 to 100 cm, less 0.4 to 0.8 % of scatter from a smaller
+        surface field."""
+        now = read_machine(M120).beams["6X"].calibration
+        assert (now.field_cm, now.ssd_cm, now.depth_cm) == (10, 100, 10)
+        dose = 100 * now.gy_per_mu * 1.1**2 * 0.994
+        check = ["--machine", M120, "--beam", "6X", "--check", "--reference"]
+        done = run(scans, *check, f"10x10 ssd=90 depth=10 cGy_per_MU={dose:.6g}")
+        assert done.exit_code == 0, done.output
+        assert "another point than its own" in done.stdout and "within the limit of 1 %" in done.stdout
+        assert run(scans, *check, f"10x10 ssd=90 depth=10 cGy_per_MU={0.98 * dose:.6g}").exit_code == 1
 
 
 SCANS = "scans"
@@ -394,3 +403,109 @@ def test_the_help_comes_at_once() -> None:
     assert "--leave-out" in done.stdout
     loaded = ast.literal_eval(done.stdout.splitlines()[-1])
     assert not {"numpy", "scipy", "numba", "pydicom", "matplotlib"} & set(loaded)
+
+
+DMAX = 1.5
+"""Depth of maximum dose of the made-up scans [cm]."""
+
+
+class TestCalibration:
+    """Who states it: the command line, the data, the start model; or else it is assumed, and marked so."""
+
+    def fitted(self, scans: Path, out: Path, *options: object) -> tuple[Any, str]:
+        done = run(scans, *NEEDED[:-1], out, *options)
+        assert done.exit_code == 0, done.output
+        return read_machine(out).beams["6X"], done.stderr
+
+    def test_nobody(self, asked: dict[str, Any], drawn: dict[str, Any], scans: Path, tmp_path: Path) -> None:
+        """1 cGy/MU at the maximum, carried to 10 cm by the measured depth dose: exp(-0.045 * 8.5) of it."""
+        beam, _ = self.fitted(scans, tmp_path / "out")
+        own = beam.calibration
+        assert (own.field_cm, own.ssd_cm, own.depth_cm) == (10, 100, 10)
+        assert own.gy_per_mu == pytest.approx(0.01 * math.exp(-0.045 * 8.5), rel=0.005)
+        assert "measured (6X 10x10 depth_dose" in beam.provenance["calibration"]
+        assert "no measurement" in beam.provenance["calibration"]
+
+    def test_the_command_line_at_the_maximum(
+        self, asked: dict[str, Any], drawn: dict[str, Any], scans: Path, tmp_path: Path
+    ) -> None:
+        beam, said = self.fitted(scans, tmp_path / "out", "--reference", "10x10, SSD 100, depth dmax, 0.98 cGy/MU")
+        assert beam.calibration.gy_per_mu == pytest.approx(0.0098 * math.exp(-0.045 * 8.5), rel=0.005)
+        assert beam.provenance["calibration"].startswith("stated: 0.98 cGy/MU") and "alibration" not in said
+
+    def test_the_data(self, asked: dict[str, Any], drawn: dict[str, Any], scans: Path, tmp_path: Path) -> None:
+        row = (
+            "beam,square_field_cm,ssd_cm,depth_cm,dose_cGy_per_MU,source\n6X,10,90,10,0.812,clinic A\n10X,10,90,10,0.9,"
+        )
+        (scans / "calibration.csv").write_text(row)
+        beam, said = self.fitted(scans, tmp_path / "out")
+        own = beam.calibration
+        assert (own.gy_per_mu, own.ssd_cm, own.depth_cm) == (pytest.approx(0.00812), 90, 10)
+        assert "calibration.csv, clinic A" in beam.provenance["calibration"] and "alibration" not in said
+        again, _ = self.fitted(scans, tmp_path / "b", "--reference", "10x10 ssd=100 depth=10 cGy_per_MU=0.67")
+        assert again.calibration.gy_per_mu == pytest.approx(0.0067)  # the command line has the last word
+
+    def test_two_in_the_data_are_refused(self, asked: dict[str, Any], scans: Path, tmp_path: Path) -> None:
+        head = "beam,square_field_cm,ssd_cm,depth_cm,dose_cGy_per_MU\n"
+        for name, dose in (("a.csv", 0.8), ("b.csv", 0.81)):
+            (scans / name).write_text(f"{head}6X,10,90,10,{dose}")
+        done = run(scans, *NEEDED[:-1], tmp_path / "out")
+        assert done.exit_code == 2 and "two reference conditions" in done.stderr
+
+    def test_the_start_model(self, asked: dict[str, Any], drawn: dict[str, Any], scans: Path, tmp_path: Path) -> None:
+        first, _ = self.fitted(scans, tmp_path / "a", "--reference", "10x10 ssd=90 depth=10 cGy_per_MU=0.8")
+        done = run(scans, "--machine", tmp_path / "a", "--beam", "6X", "-o", tmp_path / "b")
+        assert done.exit_code == 0, done.output
+        assert read_machine(tmp_path / "b").beams["6X"].calibration == first.calibration
+        assert "is the one that the start model states" in done.stderr
+
+
+def test_what_is_not_used_is_said(asked: dict[str, Any], drawn: dict[str, Any], scans: Path, tmp_path: Path) -> None:
+    head = "beam,square_field_cm,ssd_cm,depth_cm,output_factor,detector"
+    (scans / "more.csv").write_text(f"{head}\n6X,5,100,,0.9,CC13\n6X,10,100,,1,CC13")
+    (scans / "tpr.csv").write_text(
+        "\n".join(["beam,square_field_cm,depth_cm,tpr", *(f"6X,10,{d},{1 - 0.04 * (d - 10)}" for d in range(1, 20))])
+    )
+    done = run(scans, *NEEDED[:-1], tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    for words in ("its depth is not stated", "tissue-phantom ratios are not fitted"):
+        assert words in done.stderr and any(words in text for text in drawn["facts"].warnings)
+    told = read_machine(tmp_path / "out").beams["6X"].provenance["data"]["not_used"]
+    assert len(told) == 2
+
+
+def test_folders_are_searched_to_their_ends(
+    asked: dict[str, Any], drawn: dict[str, Any], scans: Path, tmp_path: Path
+) -> None:
+    """But hidden ones are not, nor what a fit wrote."""
+    for name in ("deep/er", ".hidden", "ours"):
+        (scans / name).mkdir(parents=True)
+    (scans / "profiles.csv").rename(scans / "deep" / "er" / "profiles.csv")
+    for name in (".hidden", "ours"):
+        (scans / name / "depth.csv").write_text((scans / "depth.csv").read_text())
+    (scans / "ours" / "machine.toml").write_text("")
+    done = run(scans, *NEEDED[:-1], tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    data = read_machine(tmp_path / "out").beams["6X"].provenance["data"]
+    assert data["files"] == ["deep/er/profiles.csv", "depth.csv", "factors.csv"]
+
+
+BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
+    "depths in mm": (lambda text: text.replace(",depth_cm,", ",depth_mm,"), "lengths in mm"),
+    "SSD in mm": (lambda text: text.replace(",100,", ",1000,"), "no room is so long"),
+    "no field": (lambda text: text.replace("6X,10,10", "6X,,").replace("6X,5,5", "6X,,"), "field size is not stated"),
+    "two scans in one": (lambda text: text.replace(",2,clinic", ",1,clinic").replace("6X,5,5", "6X,10,10"), "pooled"),
+    "no numbers": (lambda text: text.replace("IBA", "x").replace(",100,", ",100,about "), "is not a number"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_bad_data_are_refused_with_the_reason(asked: dict[str, Any], scans: Path, tmp_path: Path, case: str) -> None:
+    """In one line, also where nothing is left."""
+    change, words = BROKEN[case]
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "depth.csv").write_text(change((scans / "depth.csv").read_text()))
+    done = run(only, *NEEDED[:-1], tmp_path / "out")
+    assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert words in done.stderr and not (tmp_path / "out").exists()

@@ -88,6 +88,19 @@ def test_percent_of_planned(recalculated, difference, within):
     assert found.difference == pytest.approx(difference) and found.within == within and found.unit == "%"
 
 
+def test_far_below_the_prescription_percent_are_of_a_share_of_it():
+    criterion = one(least_percent=50.0)
+    scatter = judged(criterion, 0.08, 0.02, prescription_gy=14.0)
+    assert scatter.difference == pytest.approx(-100 * 0.06 / 7.0) and scatter.within
+    assert scatter.relative_to == 7.0 and scatter.is_relative_to_prescription
+    missed = judged(criterion, 0.08, 0.5, prescription_gy=14.0)
+    assert missed.difference == pytest.approx(6.0) and not missed.within
+    treated = judged(criterion, 14.0, 14.28, prescription_gy=14.0)
+    assert treated.difference == pytest.approx(2.0) and not treated.is_relative_to_prescription
+    assert judged(criterion, 0.08, 0.02).difference == pytest.approx(-75.0)  # no prescription to be relative to
+    assert treated.compare == "percent of planned" and treated.as_dict()["relative_to"] == 14.0
+
+
 def test_percent_of_prescription_is_relative_to_it():
     criterion = one(role="cord", quantity="D0.03cc[Gy]", compare="percent of prescription", limit=3.0)
     found = judged(criterion, 10.0, 10.5, prescription_gy=20.0)
@@ -165,6 +178,8 @@ def test_a_judgement_is_json():
         ({"compare": "guess"}, "compares"),
         ({"limit": -1.0}, "limit"),
         ({"limit": math.nan}, "limit"),
+        ({"least_percent": 101.0}, "least share"),
+        ({"least_percent": 50.0, "compare": "difference"}, "without being relative"),
         ({"action": 1.0, "action_source": "s"}, "narrower"),
         ({"action": 4.0}, "without a source"),
         ({"quantity": "gamma"}, "which gamma"),

@@ -119,6 +119,15 @@ def test_many_curves_make_more_pictures(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.stem for path in pictures] == ["worst", "profiles_10x10", "profiles_10x10_2"]
 
 
+def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    """Those that it made; what somebody else put there stays."""
+    first = write_report(tmp_path / "r.html", [profile(10, 5), profile(20, 5)], FACTS)
+    (tmp_path / "r" / "mine.png").write_bytes(b"mine")
+    second = write_report(tmp_path / "r.html", [profile(10, 5)], FACTS)
+    assert {path.name for path in first} - {path.name for path in second} == {"profiles_20x20.png"}
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {path.name for path in second[1:]} | {"mine.png"}
+
+
 def test_output_factors_alone(tmp_path: Path) -> None:
     at = np.array([10.0])
     pairs = [

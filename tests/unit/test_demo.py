@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spinedose import demo
-from spinedose.demo import demo_case, write_demo
+from spinedose.demo import demo_case, stored_grid, write_demo
 from spinedose.dicom.ct import read_ct
 from spinedose.dicom.plan import read_plan
 from spinedose.dicom.structures import read_structures
@@ -224,3 +224,11 @@ def test_the_files_keep_the_standard(files):
         lines = (verdict.stdout + verdict.stderr).splitlines()
         assert [line for line in lines if line.startswith("Error")] == []
         assert any(kind in line for line in lines), lines
+
+
+def test_the_dose_file_has_voxels_for_radiosurgery_within_the_computed_ones():
+    computed = Grid((-16.9, -11.9, -11.0), (0.125, 0.125, 0.125), (178, 192, 272))
+    stored = stored_grid(computed)
+    assert max(stored.spacing_cm) <= 0.2 and stored.spacing_cm != computed.spacing_cm
+    assert (stored.lower_cm >= computed.lower_cm - 1e-9).all() and (stored.upper_cm <= computed.upper_cm + 1e-9).all()
+    assert (stored.upper_cm > computed.upper_cm - 0.15).all()

@@ -321,7 +321,7 @@ def test_detectors_are_found_by_what_files_call_them(written: str, name: str) ->
     assert find_detector(written).name == name
 
 
-@pytest.mark.parametrize("name", ["", "CC04", "CC130", "ion chamber", "CC13 and microDiamond"])
+@pytest.mark.parametrize("name", ["", "CC08", "CC130", "ion chamber", "CC13 and microDiamond"])
 def test_unknown_detectors_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="data sheet"):
         find_detector(name)

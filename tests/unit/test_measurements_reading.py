@@ -157,6 +157,33 @@ def test_csv_output_factors(tmp_path: Path) -> None:
     assert [finding.code for finding in found.findings] == ["source_flag"]
 
 
+CSV_CALIBRATION = "beam,square_field_cm,ssd_cm,depth_cm,dose_cGy_per_MU,source\n6X,10,90,10,0.812,clinic\n"
+
+
+def test_csv_calibration(tmp_path: Path) -> None:
+    found = read_measurements(written(tmp_path, CSV_CALIBRATION + "6FFF,10,90,10,0.8093,\n"))
+    assert not found.scans and [item.beam for item in found.references] == ["6X", "6FFF"]
+    six = found.reference("6X")
+    assert (six.field_x_cm, six.field_y_cm, six.ssd_cm, six.depth_cm) == (10, 10, 90, 10)
+    assert six.dose_cGy_per_MU == 0.812 and six.source.endswith("clinic") and six.detector_distance_cm == 100
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("6X,10,90,10,", "6X,10,,10,", "does not state ssd_cm"),
+        ("6X,10,90,10,", "6X,,90,10,", "does not state field_x_cm"),
+        ("6X,10,90", ",10,90", "which beam"),
+        ("0.812", "-0.812", "incomplete"),
+        ("6X,10,90", "6X,100,900", "millimetres"),
+        ("0.812", "much", "not a number"),
+    ],
+)
+def test_bad_calibrations_are_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
+        read_measurements(written(tmp_path, CSV_CALIBRATION.replace(old, new)))
+
+
 def test_a_falling_scan_is_reversed_with_a_note(tmp_path: Path) -> None:
     head, *rows = CSV_PROFILE.splitlines()
     found = read_measurements(written(tmp_path, "\n".join([head, *reversed(rows)])))

@@ -133,6 +133,16 @@ def test_doubtful_numbers_say_so():
     assert measure("D1cc", coarse).doubt == ""
 
 
+def test_few_samples_are_doubted_where_they_matter():
+    """16 samples in 0.03 cm3, as in a lung of 2.6 litres: 4 more or fewer are 0.0075 cm3."""
+    covered = np.linspace(0.001, 2.0, 2000)
+    for per_cm3, is_doubtful in ((10.0, False), (60.0, True)):  # 0.075 and 0.45 Gy to either side of 20 Gy
+        curve = Dvh("lung", 20 - per_cm3 * (covered - 0.03), covered, 2.0, sample_cm3=0.03 / 16)
+        doubt = measure("D0.03cc", curve).doubt
+        assert bool(doubt) == is_doubtful
+    assert "16.0 samples, fewer than 30: uncertain by 2." in doubt  # 0.45 of 20 Gy, 2.25 %
+
+
 def test_a_table_of_metrics():
     table = structure_metrics(CURVE)
     assert [value.name for value in table.values] == list(STANDARD)

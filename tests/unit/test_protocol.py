@@ -255,6 +255,22 @@ def test_wrong_protocols_are_refused(tmp_path, old, new, match):
         read_protocol(write(tmp_path, OWN.replace(old, new)))
 
 
+def test_alpha_betas_have_sources(tmp_path):
+    ratios = {one.role: one.value_gy for one in read_protocol("spine").alpha_betas}
+    assert ratios == {"cord": 2.0, "target": 10.0, "organ": 3.0}
+    table = '[alpha_beta.cord]\nvalue_gy = 2\nsource = "ours"\nverified = false\n'
+    (one,) = read_protocol(write(tmp_path, OWN + table)).alpha_betas
+    assert (one.role, one.value_gy) == ("cord", 2.0) and NOT_VERIFIED in one.stated_source
+    for old, new, match in (
+        ('source = "ours"', 'source = ""', "no source"), ("value_gy = 2", "value_gy = 0", "is positive"),
+        ("value_gy = 2", "value_gy = true", "is a number"), ("verified = false", "", "has no verified"),
+        ("verified = false", "verified = 1", "true or false"), (".cord", ".body", "can be target, cord, organ"),
+        ("value_gy", "value", "unknown key"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput, match=match):
+            read_protocol(write(tmp_path, OWN + table.replace(old, new)))
+
+
 def test_absent_and_empty_protocols_are_refused(tmp_path):
     with pytest.raises(InvalidInput, match=r"no protocol.*spinedose has spine"):
         read_protocol("nowhere")

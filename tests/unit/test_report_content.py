@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from made_check import PATIENT, RX, made_check, without_planned_dose
 
+from spinedose.criteria import Judgement
 from spinedose.report.charts import Chart, Line, as_svg, pieces, ticks
 from spinedose.report.content import content_of, figure, person, volume_of
+from spinedose.structures import Structure
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +75,43 @@ def test_percent_are_of_the_prescription_or_say_of_what(content):
     check = made_check()
     unknown = replace(check, prescription=replace(check.prescription, dose_gy=math.nan, source="unknown"))
     found = content_of(unknown)
-    assert found.reference == "the largest dose" and found.reference_gy == pytest.approx(26.0, abs=0.5)
+    assert found.reference == "the dose to the hottest cm\u00b3" and found.reference_gy == pytest.approx(26.0, abs=0.5)
 
 
 def test_without_a_planned_dose_there_is_no_comparison():
     found = content_of(without_planned_dose())
     assert found.criteria is None and found.doses == ("recalculated",)
     assert found.table("gamma") is None and found.table("metrics") is not None
+    for anchor in ("metrics", "limits", "eqd2"):
+        table = found.table(anchor)
+        titles = [column.title for column in table.columns]
+        assert "Recalculated" in titles and not {"Planned", "Difference", "of planned"} & set(titles), anchor
+        assert all(len(row.cells) == len(titles) for row in table.rows)
+
+
+def test_points_alone_are_said_to_be_alone():
+    check = without_planned_dose()
+    row = replace(made_check().judgement.judged[0], name="point_dose", text="dose at the point of a beam")
+    found = content_of(replace(check, judgement=Judgement("house", (row,), ("gamma",))))
+    assert found.criteria is not None and "Nothing was measured" not in found.criteria.lead
+    assert "shown alone. Doses at points of beams, as the plan states them: 1 of 1" in found.summary
+
+
+def test_eqd2_stands_with_its_alpha_beta_and_source(content):
+    table = content.table("eqd2")
+    assert [cell.text for cell in table.rows[0].cells] == [
+        "SpinalCord", "D0.03cc", "2\u00a0Gy", "44.00\u00a0Gy", "42.00\u00a0Gy", "\u22122.00\u00a0Gy", "1",
+    ]  # fmt: skip
+    assert table.sources == ("somebody, 2020",)
+
+
+def test_the_target_that_receives_most_is_looked_at(content):
+    check = made_check()
+    spot = Structure(9, "Borders", "PTV", check.structures.structures[2].contours_cm)
+    cold = replace(check.found[0], name="Borders", recalculated=check.found[1].recalculated)
+    structures = replace(check.structures, structures=(spot, *check.structures.structures))
+    found = content_of(replace(check, structures=structures, found=(cold, *check.found)))
+    assert found.places[0].label == content.places[0].label
 
 
 def test_without_structures_there_is_still_a_place_to_look():

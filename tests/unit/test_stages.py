@@ -14,7 +14,7 @@ from spinedose.machine_change import MachineChange
 from spinedose.patient import PreparedPatient, prepare_patient
 from spinedose.settings import Settings
 from spinedose.setup import Setup
-from spinedose.stages import Memory
+from spinedose.stages import Memory, cut_into_slabs
 
 SMALL = {"jaw_x_cm": np.tile([-2.0, 2.0], (2, 1)), "jaw_y_cm": np.tile([-2.0, 2.0], (2, 1))}
 
@@ -75,3 +75,12 @@ def test_a_memory_saves_fluence_and_changes_nothing(make_plan, make_beam, patien
         dose(make_plan(replace(beam, **changed)), memory)
     dose(plan, memory, change=MachineChange(spot_factor=1.2))
     assert len(computed) == 6
+
+
+def test_slabs_cover_the_box_and_fit() -> None:
+    # Slices 2 to 11 of 10 bytes each, 50 more where the field is, slices 5 to 8.
+    box, wide = ((5, 3, 0), (9, 6, 9)), ((2, 0, 0), (12, 9, 9))
+    assert cut_into_slabs(box, wide, 50, 10, 10**9) == [(2, 12)]
+    # 30 + 60 = 90 fit into 100, and then a slice each, and the last with three of 10.
+    assert cut_into_slabs(box, wide, 50, 10, 100) == [(2, 6), (6, 7), (7, 8), (8, 12)]
+    assert cut_into_slabs(box, wide, 50, 10, 1) == [(z, z + 1) for z in range(2, 12)]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spinedose.cones import terma_table, water_attenuation, water_kernels
 from spinedose.calibration import water_tank_dose
+from spinedose.cones import terma_table, water_attenuation, water_kernels
 from spinedose.engine import Settings
 from spinedose.errors import InvalidInput
 from spinedose.fluence_model import FluenceMaps, Raster

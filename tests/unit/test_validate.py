@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 from spinedose.backends.select import select_backend
 from spinedose.cli import app
+from spinedose.curve_judging import output_criterion
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.machine import read_machine
 from spinedose.measurements import DETECTORS, Scan
 from spinedose.validate import CASES, Criterion, Drawn, Line, Outcome, Results, pooled, read_criteria, validate
 from spinedose.validate.case import Bench, role_of, was_fitted
-from spinedose.validate.in_water import depth_dose_lines, output_criterion, profile_lines
+from spinedose.validate.in_water import depth_dose_lines, profile_lines
 from spinedose.validate.lines import HELD_OUT, OTHER, USED, Tag
 from spinedose.validate.tanks import Setup, Tanks, as_voxels, depth_dose, profile
 from spinedose.validate.water import disagreement, truebeam_role

@@ -7,7 +7,9 @@ stage     verb                   does
 A         `fluence`              segments -> fluence maps at the isocentre plane
 B         `radiological_depth`   density -> water-equivalent depth on fan grids
 C         `release`              fluence, depth -> energy released, as angular moments, and electron dose
-D, E      `transport`            moments -> directional sources -> energy deposited
+D         `settle`               moments -> the few combinations of them that matter
+D, E      `carry`                combinations -> directional sources -> energy deposited
+-         `gamma`                two doses -> how far one is from the other
 ========  =====================  ==========================================================================
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,9 @@ from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.materials import Material
 from spinedose.segments import Segments
+
+if TYPE_CHECKING:
+    from spinedose.compare.gamma import GammaTask
 
 ALL_WATER = np.ones(1, np.float32)
 """Path factors when every material counts as water."""
@@ -92,11 +97,14 @@ class Backend(ABC):
         The device in words, for the result.
     fan_budget_bytes : int
         Memory that the engine may fill with fan grids at a time.
+    most_moments_bytes : int
+        Memory that the engine may fill with moments at a time: it makes them in slabs of slices, and settles each.
     """
 
     name: str
     device: str
     fan_budget_bytes: int
+    most_moments_bytes: int
 
     @abstractmethod
     def load(
@@ -173,11 +181,28 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def transport(
+    def settle(self, field: Moments | None, halo: Moments, cones: ConeTable, directions: Directions) -> Any:
+        """Stage D, first half: combine moments to the few numbers a voxel that matter (docs/theory/transport.md, 6).
+
+        Parameters
+        ----------
+        field, halo : Moments or None, Moments
+            Energy released by the fields, to the order of the directions, and by leakage and head scatter, to a lower
+            order. The box of the field lies within that of the halo; None if it is empty. Both are used up.
+        cones, directions : ConeTable, Directions
+            As in `carry`.
+
+        Returns
+        -------
+        Any
+            For `carry`; the memory of the moments is not needed any more.
+        """
+
+    @abstractmethod
+    def carry(
         self,
         scene: Scene,
-        field: Moments,
-        halo: Moments,
+        sources: list[Any],
         cones: ConeTable,
         directions: Directions,
         progress: Progress | None = None,
@@ -188,9 +213,8 @@ class Backend(ABC):
         ----------
         scene : Scene
             Matter.
-        field, halo : Moments
-            Energy released by the fields, to the order of the directions, and by leakage and head scatter, to a lower
-            order. The box of the field lies within that of the halo. Both may be used up.
+        sources : list
+            From `settle`: slabs that follow each other along z. Used up: the list is empty afterwards.
         cones : ConeTable
             Radial functions and their coefficients.
         directions : Directions
@@ -204,6 +228,33 @@ class Backend(ABC):
             Energy deposited a voxel volume, in the unit of the moments.
         """
 
+    def transport(
+        self,
+        scene: Scene,
+        field: Moments,
+        halo: Moments,
+        cones: ConeTable,
+        directions: Directions,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Stages D and E in one go: `settle` and `carry` for moments that are in memory as a whole."""
+        return self.carry(scene, [self.settle(field, halo, cones, directions)], cones, directions, progress)
+
     @abstractmethod
     def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
         """Dose of contaminating electrons, (nz, ny, nx)."""
+
+    @abstractmethod
+    def gamma(self, task: GammaTask) -> NDArray[np.float32]:
+        """How far one dose is from another, for `gamma_index(..., search=backend.gamma)` (docs/theory/gamma.md).
+
+        Parameters
+        ----------
+        task : GammaTask
+            Doses and criteria.
+
+        Returns
+        -------
+        ndarray float32, shape (nz, ny, nx)
+            Gamma where it is wanted, NaN elsewhere.
+        """

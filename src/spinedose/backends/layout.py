@@ -106,6 +106,12 @@ WAY = np.dtype(
     [(name, "f4") for name in ("slope_row", "slope_column", "offset_row", "offset_column", "step")]
     + [("axis", "i4"), ("is_backwards", "i4")]
 )
+HOME = np.dtype([("cell", "i4"), ("at", "f4")])
+NEIGHBOUR = np.dtype([(name, "i4") for name in "xyz"] + [("reach", "f4")])
+SEARCH = np.dtype(
+    [("grid", SHAPE), ("cells", SHAPE), ("points", "i4"), ("neighbours", "i4"), ("side", "f4", 3)]
+    + [(name, "f4") for name in ("fixed", "share", "largest", "accuracy")]
+)
 
 
 def struct(kind: np.dtype[np.void], **values: Any) -> np.void:

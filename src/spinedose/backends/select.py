@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def select_backend(name: str = "auto") -> Backend:
     Raises
     ------
     BackendUnavailable
-        For an unknown or unusable backend.
+        For an unknown or unusable backend; in a process that was forked when its parent had computed already.
     """
     known = NAMES.fullmatch(name)
     if known is None:
@@ -51,18 +52,71 @@ def select_backend(name: str = "auto") -> Backend:
         try:
             return _used(0)
         except BackendUnavailable as error:
-            log.info("computing on the CPU: %s", error)
+            log.log(logging.WARNING if "gpu" in _lost_by_fork else logging.INFO, "computing on the CPU: %s", error)
             return _cpu()
     return _used(int(known[1] or 0))
 
 
+def count_devices() -> int:
+    """Number of GPUs that CuPy sees; 0 without CuPy or driver. No CUDA context is made."""
+    if importlib.util.find_spec("cupy") is None:
+        return 0
+    try:
+        import cupy
+
+        return int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:  # no driver, or one that does not fit; `select_backend` says which
+        log.info("no GPU can be counted: %s", error)
+        return 0
+
+
+_lost_by_fork: set[str] = set()
+"""What this process was forked with and cannot use; filled in the child."""
+
+
+def _after_fork() -> None:
+    """In a child: note what its parent used, if that does not survive a fork.
+
+    A CUDA context does not (CUDA C++ Programming Guide), and GNU OpenMP ends a child that uses its threads (numba's
+    documentation, "The Threading Layers"); with TBB and numba's own threads, and outside Linux, children can compute.
+    """
+    if _cuda.cache_info().currsize:
+        _lost_by_fork.add("gpu")
+    if "numba" in sys.modules and sys.platform == "linux":
+        try:
+            if sys.modules["numba"].threading_layer() == "omp":
+                _lost_by_fork.add("cpu")
+        except ValueError:  # no threads yet
+            return
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _refuse_after_fork(what: str, problem: str, why: str) -> None:
+    if what in _lost_by_fork:
+        advice = "Start worker processes by 'spawn' (multiprocessing.get_context), or compute in the workers only"
+        raise BackendUnavailable(problem, why, advice)
+
+
 def _cpu() -> Backend:
+    _refuse_after_fork(
+        "cpu",
+        "Nothing can be computed in this process",
+        "it was forked from one that has computed, and numba's threads do not survive that",
+    )
     from spinedose.backends.cpu.backend import CpuBackend
 
     return CpuBackend()
 
 
 def _used(number: int) -> Backend:
+    _refuse_after_fork(
+        "gpu",
+        "No GPU can be used in this process",
+        "it was forked from one that has used a GPU, which a child cannot share",
+    )
     gpu = _cuda(number, os.getpid())
     gpu.use()
     return gpu

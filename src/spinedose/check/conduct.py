@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from spinedose.assignments import Assignment
+from spinedose.backends.select import select_backend
 from spinedose.check import findings as finding
+from spinedose.check.delivery import Against, LogsLike, as_planned, of_delivery, recorded_of, take_logs
 from spinedose.check.inputs import (
     CtLike,
     DoseLike,
@@ -41,7 +43,6 @@ from spinedose.check.variants import find_causes, told
 from spinedose.check.verdict import assumptions_of, verdict_of
 from spinedose.criteria import Criteria, judge, read_criteria
 from spinedose.engine import compute_dose
-from spinedose.settings import Settings
 from spinedose.errors import InvalidInput
 from spinedose.hu_curve import read_curve
 from spinedose.machine import Machine, machine_for_beam
@@ -50,6 +51,7 @@ from spinedose.plan import Plan
 from spinedose.plan_checks import PlanFact, plan_facts
 from spinedose.protocol import Evaluation, Match, Protocol, evaluate_protocol, match_structures, read_protocol
 from spinedose.result import Dose
+from spinedose.settings import Settings
 from spinedose.structures import StructureSet
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,8 @@ def check(
     bolus: Literal["refuse", "ignore"] = "refuse",
     patient_position: str | None = None,
     missing_slices: Literal["refuse", "interpolate"] = "refuse",
+    logs: LogsLike | None = None,
+    against: Against = "dose",
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Check:
@@ -130,6 +134,11 @@ def check(
         Where the doses differ, compute variants of the plan to see what would explain it (`spinedose.check.variants`).
     beams, fraction_group, bolus, patient_position, missing_slices
         As in `read_plan` and `read_ct`.
+    logs : path, MachineLog, sequence or mapping of int to them, optional
+        Machine logs: computed is what they recorded instead of what the plan says (docs/howto/delivered.md). By beam
+        number where the logs do not tell.
+    against : str
+        What the delivered dose is compared with: `"dose"`, the planned one, or `"plan"`, our own of the plan.
     settings : Settings, optional
         Accuracy settings; `curve` and `dose_to` are taken from the arguments.
     progress : callable, optional
@@ -152,6 +161,12 @@ def check(
         raise InvalidInput(f"The prescription is {prescription_gy} Gy", "a prescribed dose is positive")
     if planned_dose_to not in ("", "water", "medium"):
         raise InvalidInput(f"The planned dose is a dose to '{planned_dose_to}'", "water or medium can be stated")
+    if against not in ("dose", "plan"):
+        raise InvalidInput(f"The dose is to be compared with '{against}'", "it can be the dose or the plan")
+    if against == "plan" and logs is None:
+        raise InvalidInput(
+            "The plan was to be compared with itself", "there are no machine logs", "Give them", argument="logs"
+        )
     with clock("read", 0.0):
         inputs = gather(
             folder,
@@ -165,15 +180,17 @@ def check(
             patient_position=patient_position,
             missing_slices=missing_slices,
         )
+        delivery, log_files = take_logs(inputs.plan, logs) if logs is not None else (None, ())
         matches = _matches(limits, inputs.structures, chosen)
         roles = roles_of(inputs.structures, matches)
         prescribed = _prescription(inputs, roles, prescription_gy)
         box, why_fine = _fine(fine, inputs, roles, prescribed, spacing_cm)
     settings = replace(settings or Settings(), curve=curve, dose_to=dose_to)
     apart = per_beam if per_beam is not None else any(b.planned_point_cm is not None for b in inputs.plan.beams)
-    with clock("dose", 0.03):
-        result = compute_dose(
-            inputs.plan,
+
+    def dose_of(plan: Plan, start: float, end: float) -> Dose:
+        return compute_dose(
+            plan,
             inputs.ct,
             machine=machine,
             structures=inputs.structures,
@@ -185,30 +202,50 @@ def check(
             backend=backend,
             per_beam=apart,
             settings=settings,
-            progress=clock.within(0.03, 0.65),
+            progress=clock.within(start, end),
         )
+
+    with clock("dose", 0.03):
+        start = 0.03
+        if against == "plan":
+            start = 0.3
+            as_read = replace(inputs, planned=as_planned(dose_of(inputs.plan, 0.03, start), inputs.plan))
+            prescribed = _prescription(as_read, roles, prescription_gy)
+        else:
+            as_read = inputs
+        if delivery is not None:
+            inputs = replace(as_read, plan=delivery.plan, files=(*inputs.files, *log_files))
+        result = dose_of(inputs.plan, start, 0.65)
     planned = inputs.planned
     with clock("gamma", 0.66):
         gammas, failed = gammas_of(
-            asked, planned, result, inputs.structures, roles, prescribed, clock.within(0.66, 0.75)
-        )
+            asked, planned, result, inputs.structures, roles, prescribed, clock.within(0.66, 0.75),
+            search=select_backend(backend).gamma,
+        )  # fmt: skip
     with clock("histograms", 0.75):
-        found = structures_of(inputs, roles, result, planned, asked, prescribed)
+        found = structures_of(inputs, roles, result, planned, asked, prescribed, limits.alpha_betas)
     with clock("judge", 0.83):
         quality = quality_of(inputs, found, result, planned, prescribed)
         beam_rows = beams_of(inputs.plan, result, machine)
         evaluation = _evaluation(limits, matches, inputs.plan, found, prescribed)
-        said = _findings(inputs, found, roles, prescribed, settings, materials, str(couch), planned_dose_to)
-        judgement = None
+        said = _findings(as_read, found, roles, prescribed, settings, materials, str(couch), planned_dose_to)
+        delivered = None
+        if delivery is not None:
+            delivered = recorded_of(delivery, as_read.plan, against, planned is not None)
+            said += of_delivery(delivered)
+        judgement, points = None, tuple(measured_points(beam_rows))
         if planned is not None:
-            measured = [*measured_of(asked, found), *measured_gammas(gammas, inputs.plan), *measured_points(beam_rows)]
+            measured = (*measured_of(asked, found), *measured_gammas(gammas, inputs.plan), *points)
             judgement = judge(asked, measured, prescription_gy=prescribed.dose_gy, evaluation=evaluation)
             said += [*failed, *_unseen(gammas)]
+        else:
+            judgement = judge(asked, points) if points else None
+            said.append(finding.of_missing_dose(inputs.notes, are_points_judged=bool(judgement and judgement.judged)))
     if planned is not None and planned.values_are_positive:
         with clock("causes", 0.85):
             pattern = find_pattern(planned.dose, result.volume)
             said += explain(pattern, inputs.plan.fractions, gammas)
-            if causes and pattern.is_worth_a_look:
+            if causes:
                 said += told(
                     find_causes(
                         inputs.plan,
@@ -255,6 +292,7 @@ def check(
         inputs=inputs.files,
         versions=versions(),
         timings_s={name: round(seconds, 3) for name, seconds in clock.seconds.items()},
+        delivered=delivered,
         criteria=asked.name,
         protocol=limits.name,
     )
@@ -363,8 +401,6 @@ def _findings(
 ) -> list[Finding]:
     plan, ct, structures, planned = inputs.plan, inputs.ct, inputs.structures, inputs.planned
     said = [Finding("files", "attention", note) for note in inputs.notes]
-    if planned is None:
-        said.append(Finding("no_planned_dose", "attention", "There is no planned dose: nothing was compared."))
     said += finding.of_belonging(plan, ct, structures, planned)
     said += finding.of_structures(ct, structures, roles)
     if planned is not None:

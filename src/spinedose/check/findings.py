@@ -122,6 +122,13 @@ def of_belonging(
     return found
 
 
+def of_missing_dose(notes: Sequence[str], *, are_points_judged: bool) -> Finding:
+    """What is compared without a planned dose, and what was said of doses on looking for one."""
+    what = "only doses at points of beams were compared" if are_points_judged else "nothing was compared"
+    why = [note for note in notes if "dose" in note.casefold()]
+    return Finding("no_planned_dose", "attention", " ".join((f"There is no planned dose: {what}.", *why)))
+
+
 def of_structures(ct: CtImage, structures: StructureSet | None, roles: Mapping[str, Role]) -> list[Finding]:
     """Structures that are missing, empty, or off the CT."""
     if structures is None:

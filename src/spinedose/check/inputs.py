@@ -108,16 +108,16 @@ def gather(
         raise InvalidInput("There is no CT", "a dose cannot be computed without", "Name it", argument="ct")
     files: list[InputFile] = []
     if not isinstance(plan, Plan):
-        files.append(_hashed("RTPLAN", Path(plan)))
+        files.append(hashed("RTPLAN", Path(plan)))
         plan = read_plan(
             plan, beams=beams, fraction_group=fraction_group, bolus=bolus, patient_position=patient_position
         )
     if structures is not None and not isinstance(structures, StructureSet):
-        files.append(_hashed("RTSTRUCT", Path(structures)))
+        files.append(hashed("RTSTRUCT", Path(structures)))
         structures = read_structures(structures)
     if dose is not None and not isinstance(dose, PlannedDose):
         paths = [Path(dose)] if isinstance(dose, str | os.PathLike) else [Path(path) for path in dose]
-        files += [_hashed("RTDOSE", path) for path in paths]
+        files += [hashed("RTDOSE", path) for path in paths]
         dose, more = planned_of([read_dose(path) for path in paths], plan)
         notes += more
     elif dose is not None:
@@ -201,7 +201,8 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers)) or "unknown"
 
 
-def _hashed(kind: Literal["RTPLAN", "RTSTRUCT", "RTDOSE"], path: Path) -> InputFile:
+def hashed(kind: Literal["RTPLAN", "RTSTRUCT", "RTDOSE", "LOG"], path: Path) -> InputFile:
+    """A file with the digest of its content."""
     return InputFile(kind, path.name, _digest(path))
 
 

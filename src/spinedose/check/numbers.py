@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from spinedose.check.inputs import Inputs
 from spinedose.check.outcome import (
     BeamFound,
+    Eqd2Found,
     Finding,
     GammaFound,
     MetricPair,
@@ -21,8 +23,17 @@ from spinedose.check.outcome import (
     TargetQuality,
 )
 from spinedose.compare.dvh import Dvh, dvh
-from spinedose.compare.gamma import GammaResult, gamma_index
-from spinedose.compare.metrics import STANDARD, FallOff, PlanQuality, fall_off, measure, parse_metric, plan_quality
+from spinedose.compare.gamma import GammaResult, Search, gamma_index, search_on_cpu
+from spinedose.compare.metrics import (
+    STANDARD,
+    FallOff,
+    PlanQuality,
+    eqd2_dvh,
+    fall_off,
+    measure,
+    parse_metric,
+    plan_quality,
+)
 from spinedose.criteria import Criteria, Measured
 from spinedose.dicom.dose import PlannedDose
 from spinedose.errors import InvalidInput
@@ -30,12 +41,20 @@ from spinedose.grid import Grid, Volume
 from spinedose.machine import Machine, machine_for_beam
 from spinedose.plan import Plan
 from spinedose.plan_checks import beam_table
+from spinedose.protocol import AlphaBeta
 from spinedose.result import Dose
 from spinedose.structures import Structure, StructureSet, mask
 
 MEASURED_ROLES = ("target", "cord", "organ")
 """Roles of structures that have histograms and metrics."""
 
+
+EQD2_METRICS = {
+    "target": ("Mean[Gy]", "D95%[Gy]", "D2%[Gy]"),
+    "cord": ("Max[Gy]", "D0.03cc[Gy]", "D10%[Gy]"),
+    "organ": ("D0.03cc[Gy]", "Mean[Gy]"),
+}
+"""Of which doses EQD2 is told, by role: what a limit may be about."""
 
 FALL_FROM, FALL_TO = 0.9, 0.5
 """Shares of the prescription between which the fall-off is measured."""
@@ -49,10 +68,12 @@ def gammas_of(
     roles: Mapping[str, Role],
     prescribed: Prescription,
     progress: Callable[[str, float], None],
+    *,
+    search: Search = search_on_cpu,
 ) -> tuple[tuple[GammaFound, ...], tuple[Finding, ...]]:
     """All gammas that the criteria ask for, and those that cannot be computed.
 
-    100 % is the prescription, or else the planned maximum.
+    100 % is the prescription, or else the planned maximum. `search` finds the maps (`gamma_index`).
     """
     if planned is None or not planned.values_are_positive:
         return (), ()
@@ -72,6 +93,7 @@ def gammas_of(
                 normalisation_gy=asked.normalisation_gy,
                 is_local=asked.is_local,
                 threshold_percent=asked.threshold_percent,
+                search=search,
             )
         except InvalidInput as error:
             text = f"{question.name} could not be computed: {error}"
@@ -116,13 +138,16 @@ def structures_of(
     planned: PlannedDose | None,
     criteria: Criteria,
     prescribed: Prescription,
+    alpha_betas: Sequence[AlphaBeta] = (),
 ) -> tuple[StructureFound, ...]:
     """Every structure with its numbers; targets, cords and organs first."""
     if inputs.structures is None:
         return ()
     order = ("target", "cord", "organ", "body", "support", "other")
     drawn = sorted(inputs.structures.structures, key=lambda s: order.index(roles[s.name]))
-    return tuple(_structure(s, roles[s.name], result, planned, criteria, prescribed) for s in drawn)
+    ratios = {one.role: one for one in alpha_betas}
+    found = (_structure(s, roles[s.name], result, planned, criteria, prescribed) for s in drawn)
+    return tuple(_with_eqd2(one, ratios.get(one.role), inputs.plan.fractions) for one in found)
 
 
 def _structure(
@@ -163,6 +188,15 @@ def _pair(name: str, planned: Dvh | None, recalculated: Dvh | None, prescription
         values.append(value)
         doubts.append(doubt)
     return MetricPair(name, metric.unit, values[0], values[1], "; ".join(dict.fromkeys(filter(None, doubts))))
+
+
+def _with_eqd2(one: StructureFound, ratio: AlphaBeta | None, fractions: int) -> StructureFound:
+    """The same with doses in fractions of 2 Gy, where there are histograms and an alpha/beta."""
+    if ratio is None or (one.planned is None and one.recalculated is None):
+        return one
+    curves = [None if c is None else eqd2_dvh(c, fractions, ratio.value_gy) for c in (one.planned, one.recalculated)]
+    pairs = tuple(_pair(name, curves[0], curves[1], math.nan) for name in EQD2_METRICS[one.role])
+    return replace(one, eqd2=Eqd2Found(ratio.value_gy, ratio.stated_source, pairs))
 
 
 def quality_of(
@@ -249,8 +283,9 @@ def measured_of(criteria: Criteria, found: Sequence[StructureFound]) -> Iterator
 
 def _missing_part(one: StructureFound) -> str:
     """Why a number is that of a part of the structure only."""
-    texts = [text for curve in (one.planned, one.recalculated) if curve is not None for text in curve.warnings]
-    return "; ".join(text for text in dict.fromkeys(texts) if "outside the dose grid" in text)
+    curves = (("planned", one.planned), ("recalculated", one.recalculated))
+    texts = [f"{word}: {text}" for word, curve in curves if curve is not None for text in curve.warnings]
+    return "; ".join(text for text in texts if "outside the dose grid" in text)
 
 
 def measured_gammas(gammas: Sequence[GammaFound], plan: Plan) -> Iterator[Measured]:

@@ -17,6 +17,7 @@ from spinedose.compare.dvh import Dvh
 from spinedose.compare.gamma import GammaResult
 from spinedose.compare.metrics import FallOff, PlanQuality, without_nan
 from spinedose.criteria import GammaQuestion, Judgement
+from spinedose.logs import BeamDelivery
 from spinedose.plan import Identity, Plan
 from spinedose.plan_checks import BeamRow, PlanFact
 from spinedose.protocol import Evaluation
@@ -99,14 +100,14 @@ class InputFile:
     Parameters
     ----------
     kind : str
-        `"RTPLAN"`, `"CT"`, `"RTSTRUCT"` or `"RTDOSE"`.
+        `"RTPLAN"`, `"CT"`, `"RTSTRUCT"`, `"RTDOSE"` or `"LOG"` (of a dynalog the A file).
     name : str
         Name of the file, without its folder; of a CT series the number of its slices. Empty when anonymous.
     sha256 : str
         Of the content; of a CT series over the sorted digests of its slices.
     """
 
-    kind: Literal["RTPLAN", "CT", "RTSTRUCT", "RTDOSE"]
+    kind: Literal["RTPLAN", "CT", "RTSTRUCT", "RTDOSE", "LOG"]
     name: str
     sha256: str
 
@@ -221,6 +222,33 @@ class MetricPair:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Eqd2Found:
+    """Doses of one structure in fractions of 2 Gy with the same effect, by the linear-quadratic model.
+
+    Every sample of a histogram is converted, with the fractions of the plan; a mean is that of the converted samples.
+    The model is doubted above about 10 Gy a fraction.
+
+    Parameters
+    ----------
+    alpha_beta_gy : float
+        Ratio of the linear and the quadratic coefficient [Gy].
+    source : str
+        Whence it is, and whether it was verified.
+    metrics : tuple of MetricPair
+        As those of dose, in Gy of EQD2.
+    """
+
+    alpha_beta_gy: float
+    source: str
+    metrics: tuple[MetricPair, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        metrics = [pair.as_dict() for pair in self.metrics]
+        return {"alpha_beta_gy": self.alpha_beta_gy, "source": self.source, "metrics": metrics}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class StructureFound:
     """One structure: what it is, its histograms and its numbers.
 
@@ -241,6 +269,8 @@ class StructureFound:
         Mean, near-maximum and so on; planned numbers are NaN without a planned dose.
     doubt : str
         Why its numbers are missing or must not be trusted (empty, outside a dose grid, too small for it).
+    eqd2 : Eqd2Found or None
+        Doses in fractions of 2 Gy; None where there is no histogram, or the protocol has no alpha/beta for the role.
     """
 
     name: str
@@ -252,6 +282,7 @@ class StructureFound:
     recalculated: Dvh | None
     metrics: tuple[MetricPair, ...]
     doubt: str = ""
+    eqd2: Eqd2Found | None = None
 
     def metric(self, name: str) -> MetricPair | None:
         """The pair of this name (`"D95%[Gy]"`), None when it was not measured."""
@@ -267,6 +298,7 @@ class StructureFound:
                 "volume_cm3": self.volume_cm3,
                 "doubt": self.doubt,
                 "metrics": [pair.as_dict() for pair in self.metrics],
+                "eqd2": None if self.eqd2 is None else self.eqd2.as_dict(),
                 "dvh_planned": None if self.planned is None else self.planned.as_dict(),
                 "dvh_recalculated": None if self.recalculated is None else self.recalculated.as_dict(),
             }
@@ -345,6 +377,40 @@ class TargetQuality:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Delivered:
+    """What machine logs recorded, where a check is of the delivered plan.
+
+    Parameters
+    ----------
+    compared_with : str
+        `"planned dose"`, `"the plan, recalculated"` or `"nothing"`.
+    recorded_fractions, planned_fractions : int
+        Fractions with logs, whose mean stands for all, and those of the plan.
+    beams : tuple of BeamDelivery
+        Every beam of every recorded fraction: how its axes and meterset differ from the plan.
+    per_fraction : tuple of Plan
+        Every recorded fraction as a plan of one fraction; not in the JSON.
+    """
+
+    compared_with: Literal["planned dose", "the plan, recalculated", "nothing"]
+    recorded_fractions: int
+    planned_fractions: int
+    beams: tuple[BeamDelivery, ...]
+    per_fraction: tuple[Plan, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return without_nan(
+            {
+                "compared_with": self.compared_with,
+                "recorded_fractions": self.recorded_fractions,
+                "planned_fractions": self.planned_fractions,
+                "beams": [row.as_dict() for row in self.beams],
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Check:
     """A recalculated dose held against the planned one.
 
@@ -352,7 +418,8 @@ class Check:
     ----------
     verdict : str
         `"within"`: all criteria were judged and are met, and no finding is a problem; `"outside"`: not so;
-        `"not compared"`: there is no planned dose, or nothing that could be judged.
+        `"not compared"`: nothing could be judged, or there is no planned dose and all points of beams that the plan
+        states doses for are within their limits.
     reasons : tuple of str
         Why, in sentences, the worst first; never empty.
     names : Names
@@ -381,7 +448,8 @@ class Check:
     evaluation : Evaluation or None
         Limits of the protocol side by side; None without structures.
     judgement : Judgement or None
-        Criteria held against the numbers; None without a planned dose.
+        Criteria held against the numbers; without a planned dose those of points of beams only, and None where the
+        plan states none.
     findings : tuple of Finding
         About inputs, planned dose and the kind of difference, the gravest first.
     assumptions : tuple of str
@@ -396,6 +464,8 @@ class Check:
         Wall time of the parts of the check [s]; those of the calculation are in `dose.metadata`.
     criteria, protocol : str
         Names of both.
+    delivered : Delivered or None
+        What machine logs recorded, when the check is of the delivered plan.
     disclaimer : str
         To be printed on every report.
     """
@@ -425,10 +495,11 @@ class Check:
     protocol: str = ""
     schema_version: int = SCHEMA_VERSION
     disclaimer: str = DISCLAIMER
+    delivered: Delivered | None = None
 
     def __post_init__(self) -> None:
         assert self.verdict in ("within", "outside", "not compared") and self.reasons
-        assert (self.planned is None) == (self.judgement is None), "a planned dose is judged, and nothing else"
+        assert self.planned is None or self.judgement is not None, "a planned dose is judged"
 
     @property
     def plan(self) -> Plan:
@@ -481,6 +552,7 @@ class Check:
             "quality": [found.as_dict() for found in self.quality],
             "beams": [found.as_dict() for found in self.beams],
             "facts": [fact.as_dict() for fact in self.facts],
+            "delivered": None if self.delivered is None else self.delivered.as_dict(),
             "findings": [asdict(finding) for finding in self.findings],
             "assumptions": self.assumptions,
             "warnings": self.warnings,
@@ -537,6 +609,17 @@ def _anonymous(check: Check) -> Check:
         assumptions=_cleared(check, check.assumptions),
         warnings=_cleared(check, check.warnings),
         inputs=tuple(replace(item, name="") for item in check.inputs),
+        delivered=None if check.delivered is None else _anonymous_delivery(check.delivered),
+    )
+
+
+def _anonymous_delivery(delivered: Delivered) -> Delivered:
+    """Without names of log files, which often hold the patient's, and without whose plan it is."""
+    blank = {"identity": Identity(), "uid": "", "structure_set_uid": "", "frame_of_reference_uid": ""}
+    return replace(
+        delivered,
+        beams=tuple(replace(row, sources=()) for row in delivered.beams),
+        per_fraction=tuple(replace(plan, warnings=(), skipped=(), **blank) for plan in delivered.per_fraction),  # type: ignore[arg-type]
     )
 
 

@@ -13,24 +13,39 @@ from spinedose.machine import Machine
 from spinedose.nested import FineBox
 from spinedose.result import Dose
 
+EXPLAINING = ("likely_cause", "scaled", "shifted")
+"""Findings that say in one sentence what kind of difference there is; the first of them stands before the criteria that
+are missed because of it."""
+
 
 def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict, and its reasons in sentences, the worst first."""
+    """The verdict, and its reasons in sentences, the worst first.
+
+    Without a planned dose (the finding `no_planned_dose`) only points of beams can have been judged: one of them
+    outside is "outside", all of them within are no more than "not compared".
+    """
     problems = [one.text for one in findings if one.severity == "problem"]
-    if judgement is None or not judgement.judged:
-        why = [one.text for one in findings if one.code == "no_planned_dose"]
-        return "not compared", (*problems, *(why or ["No criterion could be judged: there is nothing to compare."]))
-    failed = sorted((one for one in judgement.judged if not one.within), key=_gravity)
+    missing = [one.text for one in findings if one.code == "no_planned_dose"]
+    judged = judgement.judged if judgement is not None else ()
+    failed = sorted((one for one in judged if not one.within), key=_gravity)
+    if not judged:
+        why = missing or ["No criterion could be judged: there is nothing to compare."]
+        return "not compared", (*problems, *why)
+    nearest = max(judged, key=_used)
+    all_within = f"All {len(judged)} comparisons are within their limits; nearest to its limit is {sentence(nearest)}"
+    if missing and not failed:
+        return "not compared", (*problems, *missing, all_within)
     if problems or failed:
-        return "outside", (*problems, *(sentence(one) for one in failed))
-    nearest = max(judgement.judged, key=_used)
-    count = len(judgement.judged)
-    return "within", (f"All {count} comparisons are within their limits; nearest to its limit is {sentence(nearest)}",)
+        kinds = {one.code: one.text for one in reversed(findings) if one.code in EXPLAINING} if failed else {}
+        explained = [kinds[code] for code in EXPLAINING if code in kinds][:1]
+        return "outside", (*problems, *explained, *(sentence(one) for one in failed), *missing)
+    return "within", (all_within,)
 
 
-def _gravity(one: Judged) -> tuple[int, float]:
-    """Sorts the worst first."""
-    return {"beyond action": 0, "outside": 1, "not judged": 2, "within": 3}[one.level], -_used(one)
+def _gravity(one: Judged) -> tuple[int, bool, bool, float]:
+    """Sorts the worst first: by level; numbers to be trusted; limits that only one dose keeps; the rest by how far."""
+    level = {"beyond action": 0, "outside": 1, "not judged": 2, "within": 3}[one.level]
+    return level, bool(one.doubt), one.compare != "crosses limit", -_used(one)
 
 
 def _used(one: Judged) -> float:
@@ -48,19 +63,26 @@ def sentence(one: Judged) -> str:
     unit = " %" if unit == "%" else unit
     mark = {"within": "", "outside": "", "beyond action": ", beyond the action limit", "not judged": ""}[one.level]
     doubt = f" Doubtful: {one.doubt}." if one.doubt and one.level != "not judged" else ""
+    structure = one.structure if one.structure.endswith("'") else f"'{one.structure}'"
     if one.level == "not judged":
-        return f"{one.text}, '{one.structure}': {one.quantity} was not judged ({one.doubt})."
+        return f"{one.text}, {structure}: {one.quantity} was not judged ({one.doubt})."
     if one.quantity.startswith("gamma"):
         return f"{one.text}: {one.quantity}, passes in {one.difference:.1f} % (at least {one.limit:g} %){mark}.{doubt}"
-    if math.isnan(one.action) and one.source.find("limit:") >= 0:
+    if one.compare == "crosses limit":
         return (
-            f"{one.text}, '{one.structure}': {one.quantity} is {one.planned:.2f} planned and {one.recalculated:.2f} "
-            f"recalculated, limit {one.limit:g}{unit}.{doubt}"
+            f"{one.text}, {structure}: {one.quantity} is {_number(one.planned)} planned and "
+            f"{_number(one.recalculated)} recalculated, limit {one.limit:g}{unit}.{doubt}"
         )
+    whole = f" of {one.relative_to:.2f} Gy" if one.is_relative_to_prescription else ""
     return (
-        f"{one.text}, '{one.structure}': {one.quantity} {one.difference:+.1f}{unit} (limit {one.limit:g}{unit}{mark}), "
-        f"{one.recalculated:.2f} against {one.planned:.2f} planned.{doubt}"
+        f"{one.text}, {structure}: {one.quantity} {one.difference:+.1f}{unit}{whole} "
+        f"(limit {one.limit:g}{unit}{mark}), {_number(one.recalculated)} against {_number(one.planned)} planned.{doubt}"
     )
+
+
+def _number(value: float) -> str:
+    """Two decimals, and three figures of what is less than 1."""
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def assumptions_of(

@@ -39,6 +39,56 @@ BackendOption = typer.Option(
 )
 
 
+MachineOption = typer.Option(
+    metavar="NAME|DIR",
+    help="Machine of all beams: a name that `spinedose machines` lists, or a folder that holds a machine.toml. "
+    "Without it the leaf widths in the plan decide.",
+)
+
+CurveOption = typer.Option(
+    metavar="NAME|FILE.toml",
+    help="Curve from CT numbers to density, best that of your scanner: a name, or a TOML file.",
+)
+
+MaterialOption = typer.Option(
+    metavar='"ROD=titanium"',
+    help='Material of a structure, or above a CT number: ">2500=titanium"; ">2500=titanium:grow -1" moves its '
+    "surface by 1 mm inwards. May be repeated; docs/formats/materials.md lists the materials.",
+)
+
+CouchOption = typer.Option(
+    metavar="NAME[:MM]",
+    help="Couch top to put under the patient: a name (igrt-generic) or a TOML file; MM is the DICOM y of its "
+    "surface. Without MM it touches the body.",
+)
+
+FineOption = typer.Option(
+    metavar="PTV,SpinalCord",
+    help="Structures around which voxels are half as large, with 1.5 cm around them; with commas.",
+)
+
+DoseToOption = typer.Option(
+    metavar="water|medium",
+    help="Dose to a water-like medium, or to the medium that is there: in cortical bone 6 % less.",
+)
+
+MissingSlicesOption = typer.Option(help="Refuse a CT that lacks slices, or interpolate single ones and warn.")
+
+BeamsOption = typer.Option(metavar="1,2", help="Numbers of the beams to compute, with commas. Without it all beams.")
+
+FractionGroupOption = typer.Option(
+    metavar="N", help="Number of the fraction group to compute; needed where the plan has several."
+)
+
+BolusOption = typer.Option(
+    help="Refuse a beam with a bolus, whose shape an RTPLAN does not hold, or ignore the bolus and warn."
+)
+
+PositionOption = typer.Option(
+    metavar="HFS|HFP|FFS|FFP",
+    help="How the patient lies, where plan or CT do not say it or say it wrongly: head or feet first, supine or prone.",
+)
+
 NO_PICTURES = "No pictures: matplotlib is not installed (pip install 'spinedose[report]')."
 
 
@@ -89,6 +139,21 @@ def assignment(text: str) -> Assignment:
             'Write "ROD=titanium" or ">2500=titanium:grow -1"',
         ) from None
     return Assignment(name.strip(), "" if threshold else region, above_hu, CM_PER_MM * grow_mm)
+
+
+def chosen_structures(texts: list[str]) -> dict[str, str]:
+    """Structures by their names in the protocol, from `SpinalCord=Cord_final`."""
+    found = {}
+    for text in texts:
+        name, equals, structure = text.partition("=")
+        if not (equals and name.strip() and structure.strip()):
+            raise InvalidInput(
+                f"--chosen {text} cannot be understood",
+                "it takes a name of the protocol and a structure",
+                'Write "SpinalCord=Cord_final"',
+            )
+        found[name.strip()] = structure.strip()
+    return found
 
 
 def couch_and_surface(text: str | None) -> tuple[str, float | None]:

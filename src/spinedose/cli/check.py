@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ from spinedose.cli._shared import (
     check_folder,
     check_spacing,
     check_target,
+    chosen_structures,
     couch_and_surface,
     progress_bar,
 )
@@ -36,6 +38,7 @@ FILES = ("check.json", "report.html", "report.pdf")
 """What is written."""
 
 DoseTo = Literal["water", "medium"]
+Against = Literal["dose", "plan"]
 
 
 @app.command()
@@ -139,6 +142,18 @@ def check(
     missing_slices: Annotated[
         OnMissingSlices, typer.Option(help="Refuse a CT that lacks slices, or interpolate single ones and warn.")
     ] = "refuse",
+    logs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR|FILE|N=FILE",
+            help="Machine logs (trajectory logs, dynalogs): compute what they recorded. N= names the beam that a log is"
+            " of, where it does not tell; may be repeated. docs/howto/delivered.md.",
+        ),
+    ] = None,
+    against: Annotated[
+        Against,
+        typer.Option(help="With --logs: compare with the planned dose, or with our own dose of the plan."),
+    ] = "dose",
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Write the JSON to this file, too; - for standard output.")
     ] = None,
@@ -156,7 +171,8 @@ def check(
     numbers = beam_numbers(beams)
     assignments = tuple(assignment(text) for text in material or ())
     couch_top, couch_surface_mm = couch_and_surface(couch)
-    names = _chosen(chosen or [])
+    names = chosen_structures(chosen or [])
+    recorded = _logs(logs or [])
     check_spacing(spacing_mm)
     if folder is None and plan is None:
         raise InvalidInput("There is nothing to check", "no folder and no plan was named", "Name a folder")
@@ -194,6 +210,8 @@ def check(
             bolus=bolus,
             patient_position=patient_position,
             missing_slices=missing_slices,
+            logs=recorded,
+            against=against,
             progress=report,
         )
         found = found.anonymous() if anonymous else found
@@ -218,18 +236,19 @@ def _conduct(folder: Path | None, **arguments: Any) -> Check:
     return done
 
 
-def _chosen(texts: list[str]) -> dict[str, str]:
-    """Structures by their names in the protocol, from `SpinalCord=Cord_final`."""
-    found = {}
-    for text in texts:
-        name, equals, structure = text.partition("=")
-        if not (equals and name.strip() and structure.strip()):
+def _logs(texts: list[str]) -> Any:
+    """Log files as `spinedose.check` takes them, from `LOGS` or `2=Tlog.bin`."""
+    beam = re.compile(r"(\d+)=(.+)")
+    named = [beam.fullmatch(text) for text in texts]
+    if not any(named):
+        return [Path(text) for text in texts] or None
+    found: dict[int, list[Path]] = {}
+    for text, match in zip(texts, named, strict=True):
+        if match is None:
             raise InvalidInput(
-                f"--chosen {text} cannot be understood",
-                "it takes a name of the protocol and a structure",
-                'Write "SpinalCord=Cord_final"',
+                f"--logs {text} names no beam", "others do", "Write --logs NUMBER=FILE for all logs, or for none"
             )
-        found[name.strip()] = structure.strip()
+        found.setdefault(int(match[1]), []).append(Path(match[2]))
     return found
 
 

@@ -76,7 +76,8 @@ def commission(
         str | None,
         typer.Option(
             metavar='"10x10 ssd=100 depth=10 cGy_per_MU=0.665"',
-            help="Calibration: field, SSD, depth [cm] and the dose there. Without it that of the start model stays.",
+            help="Calibration: field, SSD, depth [cm] (or depth=dmax) and the dose there. Without it that of the data, "
+            "or of a start model that states its own; or else 1 cGy/MU at dmax, 10x10, SSD 100, marked as assumed.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
@@ -88,7 +89,7 @@ def commission(
     every curve. What the data do not determine stays as it was and is marked so. docs/howto/commissioning.md says which
     curves are needed.
     """
-    held, calibration = _held(hold or ()), _calibration(reference)
+    held, stated = _held(hold or ()), _stated(reference)
     if output is None and not check:
         raise InvalidInput("There is no folder to write to", "a fit leaves files", "Name it with --output")
     from spinedose.machine import machine_folder, read_machine
@@ -100,7 +101,7 @@ def commission(
         _check_machine_folder(output, name, machine_folder(machine), is_check=check, force=force, data=data)
     with progress_bar(wanted=not quiet) as report:
         report("read", 0.0)
-        job = _commissioning_job(model, beam, data, detector, tuple(leave_out or ()), held, calibration, output)
+        job = _commissioning_job(model, beam, data, detector, tuple(leave_out or ()), held, stated, output)
         if check:
             done = _check(job, report)
         else:
@@ -114,6 +115,30 @@ def commission(
         raise typer.Exit(done.code)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """A calibration as somebody states it; the depth is NaN for that of the maximum dose."""
+
+    gy_per_mu: float
+    field_cm: float
+    ssd_cm: float
+    depth_cm: float
+    where: str
+
+    @property
+    def told(self) -> str:
+        """In words, for the provenance."""
+        depth = "dmax" if math.isnan(self.depth_cm) else f"{self.depth_cm:g} cm"
+        return (
+            f"{100 * self.gy_per_mu:g} cGy/MU, {self.field_cm:g} x {self.field_cm:g} cm, SSD {self.ssd_cm:g} cm, depth "
+            f"{depth} ({self.where})"
+        )
+
+
+CUSTOM = (0.01, 10.0, 100.0, math.nan)
+"""What is assumed where nobody states a calibration: 1 cGy/MU at the maximum of 10 x 10 cm, SSD 100 cm."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """What a fit or a check starts from, read and checked."""
@@ -124,7 +149,7 @@ class _Job:
     detector: str
     left_out: tuple[str, ...]
     hold: Mapping[str, float]
-    calibration: Calibration | None
+    stated: _Stated | None
     output: Path | None
 
     @property
@@ -156,7 +181,7 @@ def _commissioning_job(
     detector: str,
     leave_out: tuple[str, ...],
     hold: Mapping[str, float],
-    calibration: Calibration | None,
+    stated: _Stated | None,
     output: Path | None,
 ) -> _Job:
     """Read the measurements, and prove that what is to be left out is there."""
@@ -171,7 +196,7 @@ def _commissioning_job(
         if not in_scans and not any(rule((float(x), float(y)), math.nan) for x, y in fields):
             known = ", ".join(f"{x:g}x{y:g}" for x, y in data.measurements.fields_cm(beam))
             raise InvalidInput(f"--leave-out {text} fits no curve", f"the fields are {known}", "Correct it")
-    return _Job(machine, beam, data, detector, leave_out, hold, calibration, output)
+    return _Job(machine, beam, data, detector, leave_out, hold, stated or _stated_by(data, beam), output)
 
 
 _Rule = Callable[[tuple[float, float], float], bool]
@@ -200,26 +225,30 @@ def _is_left_out(job: _Job, field_cm: tuple[float, float], depth_cm: float) -> b
     return any(rule(field_cm, depth_cm) for rule in map(_left_out_rule, job.left_out))
 
 
-def _curves(job: _Job) -> tuple[tuple[Curve, ...], tuple[Curve, ...]]:
-    """Curves for the fit, and those that are kept apart."""
+def _curves(job: _Job) -> tuple[tuple[Curve, ...], tuple[Curve, ...], tuple[str, ...]]:
+    """Curves for the fit, those that are kept apart, and what is not used, or for less than it could be."""
     from spinedose.agreement import is_output_factor
-    from spinedose.commission import curves_of
+    from spinedose.commission import prepare_curves
 
     def is_apart(scan: Scan) -> bool:
         return _is_left_out(job, scan.field_cm, scan.depth_cm if scan.is_two_sided else math.nan)
 
+    findings: dict[str, Finding] = {}
+
     def chosen(leave_out: Callable[[Scan], bool], factors_are_apart: bool) -> tuple[Curve, ...]:
-        curves = curves_of(job.data.measurements, job.beam, detector=job.detector, leave_out=leave_out)
+        prepared = prepare_curves(job.data.measurements, job.beam, detector=job.detector, leave_out=leave_out)
+        findings.update({str(finding): finding for finding in prepared.findings})
         return tuple(
             curve
-            for curve in curves
+            for curve in prepared.curves
             if not is_output_factor(curve) or _is_left_out(job, curve.field_cm, math.nan) is factors_are_apart
         )
 
     used = chosen(is_apart, False)
     if not used:
         raise InvalidInput("No curve is left", "all were left out, or none can be used", "Leave out less")
-    return used, chosen(lambda scan: not is_apart(scan), True) if job.left_out else ()
+    apart = chosen(lambda scan: not is_apart(scan), True) if job.left_out else ()
+    return used, apart, tuple(_findings(tuple(findings.values())))
 
 
 def _fit(job: _Job, start: Path, report: Callable[[str, float], None]) -> _Done:
@@ -233,28 +262,20 @@ def _fit(job: _Job, start: Path, report: Callable[[str, float], None]) -> _Done:
     from spinedose.record import is_of_setup, provenance_of, warnings_of
 
     assert job.output is not None, "the command has refused this"
-    curves, kept_apart = _curves(job)
+    curves, kept_apart, unused = _curves(job)
     found = fit_beam(job.machine, job.beam, curves, hold=job.hold, progress=report)
     setup = {p.name: p.value for p in found.parameters if is_of_setup(p)}
     calculator = Calculator(job.machine)
     apart = tuple((curve, calculator.curve(curve, found.model, setup)) for curve in kept_apart)
-    stated = ""
-    if job.calibration is not None:
-        c = job.calibration
-        stated = (
-            f"{100 * c.gy_per_mu:g} cGy/MU, {c.field_cm:g} x {c.field_cm:g} cm, SSD {c.ssd_cm:g} cm, depth "
-            f"{c.depth_cm:g} cm (command line)"
-        )
+    calibration, told, doubt = _calibrated(job, found)
     provenance = provenance_of(
         job.machine, job.beam, found, job.data,
-        left_out=job.left_out, detector=job.detector, calibration=stated,
+        left_out=job.left_out, detector=job.detector, calibration=told, not_used=unused,
     )  # fmt: skip
-    model = replace(found.model, calibration=job.calibration or found.model.calibration, provenance=provenance)
+    model = replace(found.model, calibration=calibration, provenance=provenance)
     report("write", 0.97)
     verdict = _fit_verdict(job, found, agreement_of(apart))
-    warnings = (*job.warnings, *warnings_of(found))
-    if not stated:
-        warnings += ("The calibration is that of the start model; state your own with --reference.",)
+    warnings = (*job.warnings, *unused, *warnings_of(found), *doubt)
     job.output.mkdir(parents=True, exist_ok=True)
     pages = _report(
         job, job.output / f"{job.beam}_report.html", found.curves, apart,
@@ -274,11 +295,41 @@ def _fit(job: _Job, start: Path, report: Callable[[str, float], None]) -> _Done:
     return _Done(lines, warnings)
 
 
+def _calibrated(job: _Job, found: Commissioning) -> tuple[Calibration, str, tuple[str, ...]]:
+    """The calibration of the fitted beam, what the provenance says of it, and what the user must know."""
+    from spinedose.commission import calibration_at_maximum
+    from spinedose.machine import Calibration
+
+    start = job.machine.beam(job.beam)
+    is_stated = (
+        str(start.provenance.get("calibration", ""))
+        .removeprefix("value of the start model, not determined by these data: ")
+        .startswith("stated: ")
+    )
+    if job.stated is None and is_stated:
+        text = "The calibration is the one that the start model states; state another with --reference."
+        return start.calibration, "", (text,)
+    stated = job.stated or _Stated(*CUSTOM, "the custom, no measurement")
+    doubt: tuple[str, ...] = ()
+    if job.stated is None:
+        doubt = ("The calibration is assumed: 1 cGy/MU at dmax, 10x10, SSD 100. State your own with --reference.",)
+    if not math.isnan(stated.depth_cm):
+        own = Calibration(stated.gy_per_mu, stated.field_cm, stated.ssd_cm, stated.depth_cm)
+        return own, f"stated: {stated.told}", doubt
+    at_depth, how = calibration_at_maximum(
+        job.machine, found.model, job.data.measurements,
+        gy_per_mu=stated.gy_per_mu, field_cm=stated.field_cm, ssd_cm=stated.ssd_cm,
+    )  # fmt: skip
+    return at_depth, f"{'stated' if job.stated else 'assumed'}: {stated.told}; {how}", doubt
+
+
 def _check(job: _Job, report: Callable[[str, float], None]) -> _Done:
     """Hold the model against the measurements and say what drifted."""
     from spinedose.agreement import check_beam
 
-    found = check_beam(job.machine, job.beam, _curves(job)[0], hold=job.hold, progress=report)
+    curves, _, unused = _curves(job)
+    found = check_beam(job.machine, job.beam, curves, hold=job.hold, progress=report)
+    warnings = (*job.warnings, *unused)
     lines = _check_verdict(job, found)
     code = 1 if found.outside else 0
     off = _calibration_drift(job)
@@ -293,10 +344,10 @@ def _check(job: _Job, report: Callable[[str, float], None]) -> _Done:
         pairs = tuple((item.curve, item.calculated) for item in found.agreements)
         pages = _report(
             job, job.output / f"{job.beam}_check.html", pairs, (),
-            title=f"Beam {job.title}, checked", verdict=lines[:2], warnings=job.warnings, parameters=found.setup,
+            title=f"Beam {job.title}, checked", verdict=lines[:2], warnings=warnings, parameters=found.setup,
             judgements=found.judgements,
         )  # fmt: skip
-    return _Done([*lines, *pages], job.warnings, code)
+    return _Done([*lines, *pages], warnings, code)
 
 
 def _report(job: _Job, page: Path, pairs: Any, apart: Any, **facts: Any) -> list[str]:
@@ -397,7 +448,9 @@ def _findings(findings: tuple[Finding, ...]) -> Iterator[str]:
         if finding.severity == "refuse":
             yield f"Refused: {finding}"
         elif finding.severity == "flag":
-            doubts.setdefault(finding.code, []).append(finding)
+            # what is not used is told for each reason
+            key = finding.code + (finding.problem if finding.code == "not_used" else "")
+            doubts.setdefault(key, []).append(finding)
     for group in doubts.values():
         first = group[0]
         if len(group) == 1:
@@ -420,19 +473,25 @@ def _held(texts: Iterable[str]) -> dict[str, float]:
     return held
 
 
-def _calibration(text: str | None) -> Calibration | None:
-    """The calibration from `10x10 ssd=100 depth=10 cGy_per_MU=0.665`."""
+def _stated(text: str | None) -> _Stated | None:
+    """The calibration from `10x10 ssd=100 depth=10 cGy_per_MU=0.665`; `10x10, SSD 100, depth dmax, 1 cGy/MU` too."""
     if text is None:
         return None
     from spinedose.machine import Calibration
 
-    size = re.match(r"\s*([\d.]+)\s*[xX×]\s*([\d.]+)\s+", text)
-    stated = dict(re.findall(r"(\w+)\s*=\s*([-+.\w]+)", text))
+    number = r"([\d.]+)"
+    words = text.replace(",", " ")
+    size = re.match(rf"\s*{number}\s*[xX×]\s*{number}\s+", words)
+    ssd = re.search(rf"\bssd\s*=?\s*{number}", words, re.IGNORECASE)
+    depth = re.search(rf"\bdepth\s*=?\s*({number}|dmax)\b", words, re.IGNORECASE)
+    dose = re.search(rf"\bcGy_per_MU\s*=\s*{number}|{number}\s*cGy/MU", words)
     try:
-        if size is None or stated.keys() != {"ssd", "depth", "cGy_per_MU"} or size[1] != size[2]:
+        if size is None or ssd is None or depth is None or dose is None or size[1] != size[2]:
             raise ValueError
-        numbers = {name: float(value) for name, value in stated.items()}
-        return Calibration(0.01 * numbers["cGy_per_MU"], float(size[1]), numbers["ssd"], numbers["depth"])
+        numbers = 0.01 * float(dose[1] or dose[2]), float(size[1]), float(ssd[1])
+        at = math.nan if depth[1].lower() == "dmax" else float(depth[1])
+        Calibration(*numbers, 1.5 if math.isnan(at) else at)  # refuses what is no calibration
+        return _Stated(*numbers, at, "command line")
     except ValueError:
         raise InvalidInput(
             f"--reference '{text}' cannot be understood",
@@ -441,23 +500,39 @@ def _calibration(text: str | None) -> Calibration | None:
         ) from None
 
 
-def _calibration_drift(job: _Job) -> tuple[str, bool] | None:
-    """A stated calibration against the model's, which must be for the same geometry."""
-    from spinedose.agreement import Limits
+def _stated_by(data: Data, beam: str) -> _Stated | None:
+    """The calibration that the measurements state; None where they state none."""
+    for reference in data.measurements.references:
+        if reference.field_x_cm != reference.field_y_cm:
+            raise InvalidInput(
+                f"The calibration of beam '{beam}' is for {reference.field_x_cm:g} x {reference.field_y_cm:g} cm",
+                "a square field is needed",
+                "State that of a square field, in the data or with --reference",
+            )
+        return _Stated(
+            0.01 * reference.dose_cGy_per_MU, reference.field_x_cm, reference.ssd_cm, reference.depth_cm,
+            reference.source or "data",
+        )  # fmt: skip
+    return None
 
-    new, old = job.calibration, job.machine.beam(job.beam).calibration
+
+def _calibration_drift(job: _Job) -> tuple[str, bool] | None:
+    """A stated calibration against what the model gives at that point."""
+    from spinedose.commission import dose_per_mu_at
+    from spinedose.curve_judging import read_criteria
+
+    new, model = job.stated, job.machine.beam(job.beam)
     if new is None:
         return None
+    old = model.calibration
+    gives, at = old.gy_per_mu, ""
     if (new.field_cm, new.ssd_cm, new.depth_cm) != (old.field_cm, old.ssd_cm, old.depth_cm):
-        raise InvalidInput(
-            "--reference is for another geometry than the model's calibration",
-            f"that is {old.field_cm:g}x{old.field_cm:g} ssd={old.ssd_cm:g} depth={old.depth_cm:g}",
-            "State the dose there",
-        )
-    off, limit = 100 * (old.gy_per_mu / new.gy_per_mu - 1), Limits().output_percent
+        gives = dose_per_mu_at(job.machine, model, new.field_cm, new.ssd_cm, new.depth_cm)
+        at = ", which is for another point than its own: calculated in the tank"
+    off, limit = 100 * (gives / new.gy_per_mu - 1), read_criteria()["calibration"].limit
     is_within = abs(off) <= limit
     mark = "within" if is_within else "OUTSIDE"
-    return f"Calibration: model {off:+.2f} % against the one stated, {mark} the limit of {limit:g} %.", is_within
+    return f"Calibration: model {off:+.2f} % against the one stated{at}, {mark} the limit of {limit:g} %.", is_within
 
 
 def _check_machine_folder(

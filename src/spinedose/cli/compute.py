@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +15,19 @@ from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
 from spinedose.cli._shared import (
     NO_PICTURES,
     BackendOption,
+    BeamsOption,
+    BolusOption,
+    CouchOption,
+    CurveOption,
+    DoseToOption,
+    FineOption,
+    FractionGroupOption,
+    MachineOption,
+    MaterialOption,
+    MissingSlicesOption,
     OnBolus,
     OnMissingSlices,
+    PositionOption,
     assignment,
     beam_numbers,
     check_spacing,
@@ -53,52 +64,13 @@ def dose(
             "is found by threshold.",
         ),
     ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|DIR",
-            help="Machine of all beams: a name that `spinedose machines` lists, or a folder that holds a machine.toml. "
-            "Without it the leaf widths in the plan decide.",
-        ),
-    ] = None,
-    curve: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE.toml",
-            help="Curve from CT numbers to density, best that of your scanner: a name, or a TOML file.",
-        ),
-    ] = "generic",
-    material: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar='"ROD=titanium"',
-            help='Material of a structure, or above a CT number: ">2500=titanium"; ">2500=titanium:grow -1" moves its '
-            "surface by 1 mm inwards. May be repeated; docs/formats/materials.md lists the materials.",
-        ),
-    ] = None,
-    couch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:MM]",
-            help="Couch top to put under the patient: a name (igrt-generic) or a TOML file; MM is the DICOM y of its "
-            "surface. Without MM it touches the body.",
-        ),
-    ] = None,
+    machine: Annotated[str | None, MachineOption] = None,
+    curve: Annotated[str, CurveOption] = "generic",
+    material: Annotated[list[str] | None, MaterialOption] = None,
+    couch: Annotated[str | None, CouchOption] = None,
     spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
-    fine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PTV,SpinalCord",
-            help="Structures around which voxels are half as large, with 1.5 cm around them; with commas.",
-        ),
-    ] = None,
-    dose_to: Annotated[
-        str,
-        typer.Option(
-            metavar="water|medium",
-            help="Dose to a water-like medium, or to the medium that is there: in cortical bone 6 % less.",
-        ),
-    ] = "water",
+    fine: Annotated[str | None, FineOption] = None,
+    dose_to: Annotated[str, DoseToOption] = "water",
     like: Annotated[
         Path | None,
         typer.Option(metavar="RD.dcm", help="Write the dose on the voxels of this RTDOSE file, to compare with it."),
@@ -110,32 +82,11 @@ def dose(
         ),
     ] = False,
     backend: Annotated[str, BackendOption] = "auto",
-    missing_slices: Annotated[
-        OnMissingSlices,
-        typer.Option(help="Refuse a CT that lacks slices, or interpolate single ones and warn."),
-    ] = "refuse",
-    beams: Annotated[
-        str | None,
-        typer.Option(metavar="1,2", help="Numbers of the beams to compute, with commas. Without it all beams."),
-    ] = None,
-    fraction_group: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Number of the fraction group to compute; needed where the plan has several."),
-    ] = None,
-    bolus: Annotated[
-        OnBolus,
-        typer.Option(
-            help="Refuse a beam with a bolus, whose shape an RTPLAN does not hold, or ignore the bolus and warn."
-        ),
-    ] = "refuse",
-    patient_position: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HFS|HFP|FFS|FFP",
-            help="How the patient lies, where plan or CT do not say it or say it wrongly: head or feet first, supine "
-            "or prone.",
-        ),
-    ] = None,
+    missing_slices: Annotated[OnMissingSlices, MissingSlicesOption] = "refuse",
+    beams: Annotated[str | None, BeamsOption] = None,
+    fraction_group: Annotated[int | None, FractionGroupOption] = None,
+    bolus: Annotated[OnBolus, BolusOption] = "refuse",
+    patient_position: Annotated[str | None, PositionOption] = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write settings, warnings and timings as JSON, too.")
     ] = None,
@@ -207,6 +158,12 @@ def demo(
         "demo"
     ),
     spacing_mm: Annotated[float, typer.Option(help="Voxel size of the calculation [mm], 0.5 to 10.")] = 2.5,
+    fine: Annotated[
+        bool,
+        typer.Option(
+            "--fine/--no-fine", help="Voxels half as large around the target, and a dose file with voxels of 1.5 mm."
+        ),
+    ] = True,
     backend: Annotated[str, BackendOption] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
@@ -214,11 +171,11 @@ def demo(
 
     The case is synthetic: a vertebral target around a spinal cord, lungs, and titanium rods, in a CT, an RTSTRUCT and a
     two-arc VMAT RTPLAN. They are read back from the disk as any patient's files would be. Files of an earlier demo in
-    the folder are overwritten.
+    the folder are overwritten. `spinedose check DIR` then checks it as it would a planning system's.
     """
     check_spacing(spacing_mm)
     check_target_folder(out, force=True, parents=True)
-    from spinedose.demo import demo_case, write_demo
+    from spinedose.demo import demo_case, stored_grid, write_demo
 
     start = time.perf_counter()
     with progress_bar(wanted=not quiet) as report:
@@ -228,10 +185,12 @@ def demo(
         files = write_demo(out, case)
         report("read", 0.0)
         inputs = _read_inputs(files.plan, files.ct, files.structures)
-        result = _compute(inputs, spacing_mm=spacing_mm, backend=backend, progress=report)
+        around = ("PTV",) if fine else ()
+        result = _compute(inputs, spacing_mm=spacing_mm, fine=around, backend=backend, progress=report)
         report("write", 1.0)
         target = out / "RD.dcm"
-        result.save(target)
+        stored = replace(result, volume=result.volume.resample(stored_grid(result.grid))) if fine else result
+        stored.save(target)
         report("draw", 1.0)
         pictures = _draw(result, inputs, out, case.prescription_gy)
     if not quiet:
@@ -301,8 +260,8 @@ def _compute(
 ) -> Dose:
     """Compute the dose with the settings of the command line."""
     from spinedose.engine import compute_dose
-    from spinedose.settings import Settings
     from spinedose.nested import fine_box_around
+    from spinedose.settings import Settings
 
     if fine and inputs.structures is None:
         raise InvalidInput(f"--fine {','.join(fine)} has no structures to look at", "", "Give", argument="structures")

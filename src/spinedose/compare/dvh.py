@@ -155,6 +155,31 @@ class Dvh:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """The solid of a structure, cut into `n` cells: made once, and read from any number of doses (`dvh_of`).
+
+    Parameters
+    ----------
+    structure : Structure
+        The region.
+    points_cm : ndarray, shape (n, 3)
+        The point of each cell (x, y, z) that stands for it [cm].
+    volume_cm3 : ndarray, shape (n,)
+        What each cell shares with the solid [cm^3].
+    largest_cm3 : float
+        Volume of a whole cell [cm^3].
+    convention : Convention
+        How the contours became a solid.
+    """
+
+    structure: Structure
+    points_cm: Array
+    volume_cm3: Array
+    largest_cm3: float
+    convention: Convention
+
+
 def dvh(
     dose: Volume,
     structure: Structure,
@@ -186,25 +211,46 @@ def dvh(
     InvalidInput
         If the structure has no contours or lies wholly outside the dose grid.
     """
+    return dvh_of(dose, cells_of(structure, convention=convention, least_samples=least_samples))
+
+
+def cells_of(
+    structure: Structure, *, convention: Convention | None = None, least_samples: int = LEAST_SAMPLES
+) -> Cells:
+    """Cut a structure into the cells of a histogram; parameters and errors as of `dvh`."""
     convention = convention or Convention()
     slabs_cm3 = volume_cm3(structure)
     if slabs_cm3 <= 0:
         raise InvalidInput(f"Structure '{structure.name}' has no volume", "a histogram needs one")
     if least_samples < 1:
         raise InvalidInput(f"{least_samples} samples make no histogram", "at least one is needed")
-    cell = _cell_cm(structure, slabs_cm3, least_samples)
-    samples = _sampled(dose, structure, cell, convention)
-    if not len(samples.dose_gy):
+    points, volumes = [np.empty((0, 3))], [np.empty(0)]
+    count, largest = 0, 0.0
+    for layer in cut(structure, _cell_cm(structure, slabs_cm3, least_samples), convention):
+        x, y = layer.corner_cm
+        found, weights = _cells_of_layer(layer.distance_cm, layer.cell_cm, x, y, layer.low_cm, layer.high_cm, count)
+        points.append(found)
+        volumes.append(weights)
+        count += len(found)
+        largest = max(largest, layer.cell_cm**2 * (layer.high_cm - layer.low_cm))
+    if not count:
         raise InvalidInput(
             f"Structure '{structure.name}' has no volume between its contours",
             "it lies in single planes and its ends are left out",
             "Give it ends, flat or tapered",
         )
-    inside = np.isfinite(samples.dose_gy)
+    return Cells(structure, np.concatenate(points), np.concatenate(volumes), largest, convention)
+
+
+def dvh_of(dose: Volume, cells: Cells) -> Dvh:
+    """The histogram of a structure that is cut into cells already; see `dvh`."""
+    structure = cells.structure
+    sampled = _doses_at(*ready(dose), cells.points_cm)
+    inside = np.isfinite(sampled)
     if not inside.any():
         raise InvalidInput(f"The histogram of '{structure.name}' has no samples", "it lies outside the dose grid")
-    doses, volumes = _merged(samples.dose_gy[inside], samples.volume_cm3[inside])
-    covered, total = np.cumsum(volumes), float(samples.volume_cm3.sum())
+    doses, volumes = _merged(sampled[inside], cells.volume_cm3[inside])
+    covered, total = np.cumsum(volumes), float(cells.volume_cm3.sum())
     return Dvh(
         structure.name,
         doses,
@@ -212,8 +258,8 @@ def dvh(
         total,
         _warnings(structure, 1 - covered[-1] / total),
         _too_small(dose, structure, total),
-        samples.largest_cm3,
-        convention,
+        cells.largest_cm3,
+        cells.convention,
     )
 
 
@@ -227,46 +273,11 @@ def _cell_cm(structure: Structure, total_cm3: float, least_samples: int) -> floa
     return float(max(cell, FINEST_CM, (total_cm3 / MOST_SAMPLES) ** (1 / 3)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Samples:
-    """Doses [Gy], NaN outside the dose grid, and volumes [cm^3] of all samples; volume of a whole one [cm^3]."""
-
-    dose_gy: Array
-    volume_cm3: Array
-    largest_cm3: float
-
-
-def _sampled(dose: Volume, structure: Structure, cell_cm: float, convention: Convention) -> _Samples:
-    """Dose and volume of every cell that belongs to the solid."""
-    values, origin, spacing = ready(dose)
-    doses, volumes = [np.empty(0)], [np.empty(0)]
-    count, largest = 0, 0.0
-    for layer in cut(structure, cell_cm, convention):
-        x, y = layer.corner_cm
-        found, weights = _sample_layer(
-            values, origin, spacing, layer.distance_cm, layer.cell_cm, x, y, layer.low_cm, layer.high_cm, count
-        )
-        doses.append(found)
-        volumes.append(weights)
-        count += len(found)
-        largest = max(largest, layer.cell_cm**2 * (layer.high_cm - layer.low_cm))
-    return _Samples(np.concatenate(doses), np.concatenate(volumes), largest)
-
-
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _sample_layer(
-    values: NDArray[np.floating],
-    origin: Array,
-    spacing: Array,
-    distance: Array,
-    cell: float,
-    x0: float,
-    y0: float,
-    low: float,
-    high: float,
-    count: int,
+def _cells_of_layer(
+    distance: Array, cell: float, x0: float, y0: float, low: float, high: float, count: int
 ) -> tuple[Array, Array]:
-    """Doses [Gy] and volumes [cm^3] of the cells of a layer that belong to the solid.
+    """Points (x, y, z) [cm] and volumes [cm^3] of the cells of a layer that belong to the solid.
 
     Of a cell that the outline crosses the middle of the inner share is taken: a cell of share f reaches (1 - f) / 2
     cells less far out. About that point the sample is displaced by a sequence that fills the cell evenly (Roberts'
@@ -274,15 +285,13 @@ def _sample_layer(
 
     Parameters
     ----------
-    values, origin, spacing
-        From `ready`.
     distance, cell, x0, y0, low, high
         The layer [cm]; see `Layer`.
     count : int
         Samples before this layer.
     """
     ny, nx = distance.shape
-    doses, volumes = np.empty(distance.size), np.empty(distance.size)
+    points, volumes = np.empty((distance.size, 3)), np.empty(distance.size)
     n = 0
     for j in range(ny):
         for i in range(nx):
@@ -299,19 +308,29 @@ def _sample_layer(
                 if length > 0.0:
                     x += 0.5 * (1.0 - share) * gx / length
                     y += 0.5 * (1.0 - share) * gy / length
-            z = low + w * (high - low)
-            doses[n] = value_at(values, origin, spacing, x0 + x * cell, y0 + y * cell, z)
+            points[n, 0], points[n, 1], points[n, 2] = x0 + x * cell, y0 + y * cell, low + w * (high - low)
             volumes[n] = share * cell * cell * (high - low)
             n += 1
-    return doses[:n].copy(), volumes[:n].copy()
+    return points[:n].copy(), volumes[:n].copy()
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _doses_at(values: NDArray[np.floating], origin: Array, spacing: Array, points: Array) -> Array:
+    """Doses [Gy] at points (n, 3) [cm], NaN outside the dose grid; the dose as from `ready`."""
+    doses = np.empty(len(points))
+    for n in range(len(points)):
+        doses[n] = value_at(values, origin, spacing, points[n, 0], points[n, 1], points[n, 2])
+    return doses
 
 
 def _merged(dose_gy: Array, volume: Array) -> tuple[Array, Array]:
     """Samples from the highest dose to the lowest; those of equal dose become one with their mean dose."""
     step = RESOLUTION * float(np.max(np.abs(dose_gy), initial=0.0)) or 1.0
-    _, group = np.unique(-np.rint(dose_gy / step), return_inverse=True)
-    merged = np.bincount(group, volume).astype(np.float64)
-    return np.bincount(group, volume * dose_gy) / merged, merged
+    group = -np.rint(dose_gy / step).astype(np.int64)  # at most 2 / RESOLUTION of them: counting beats sorting
+    group -= group.min(initial=0)
+    is_there = np.bincount(group) > 0
+    merged = np.bincount(group, volume)[is_there].astype(np.float64)
+    return np.bincount(group, volume * dose_gy)[is_there] / merged, merged
 
 
 def _warnings(structure: Structure, missing: float) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ than the best one known. The result exceeds the true minimum by `accuracy` at mo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -194,6 +195,107 @@ class GammaResult:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GammaTask:
+    """Two doses and where gamma is wanted: what a device needs in order to search.
+
+    Parameters
+    ----------
+    grid : Grid
+        The reference's.
+    planned : ndarray float32, shape (nz, ny, nx)
+        Reference dose [Gy].
+    wanted : ndarray of bool, shape (nz, ny, nx)
+        Where gamma is evaluated: within the evaluated grid only.
+    around : Grid
+        The evaluated dose's.
+    searched : ndarray float32
+        Evaluated dose [Gy].
+    criteria : GammaCriteria
+        What gamma means.
+    """
+
+    grid: Grid
+    planned: NDArray[np.float32]
+    wanted: NDArray[np.bool_]
+    around: Grid
+    searched: NDArray[np.float32]
+    criteria: GammaCriteria
+
+    def __post_init__(self) -> None:
+        assert self.planned.shape == self.wanted.shape == self.grid.shape
+        assert self.searched.shape == self.around.shape and min(self.around.shape) >= 2
+
+    @property
+    def side(self) -> NDArray[np.float64]:
+        """Edges (x, y, z) of a cell of the evaluated grid [distance criterion]; shape (3,)."""
+        edges: NDArray[np.float64] = np.asarray(self.around.spacing_cm) / self.criteria.distance_cm
+        return edges
+
+    @property
+    def start(self) -> NDArray[np.float64]:
+        """Reference voxel (0, 0, 0) in voxels (x, y, z) of the evaluated grid; shape (3,)."""
+        at: NDArray[np.float64] = np.subtract(self.grid.origin_cm, self.around.origin_cm) / self.around.spacing_cm
+        return at
+
+    @property
+    def ratio(self) -> NDArray[np.float64]:
+        """Step (x, y, z) of the reference in voxels of the evaluated grid; shape (3,)."""
+        steps: NDArray[np.float64] = np.divide(self.grid.spacing_cm, self.around.spacing_cm)
+        return steps
+
+    @property
+    def fixed_gy(self) -> float:
+        """Part of the dose criterion that is the same everywhere [Gy]."""
+        return 0.0 if self.criteria.is_local else self.criteria.dose_percent / 100 * self.criteria.normalisation_gy
+
+    @property
+    def share(self) -> float:
+        """Part of the dose criterion that is in proportion to the reference dose [1]."""
+        return self.criteria.dose_percent / 100 if self.criteria.is_local else 0.0
+
+
+Search = Callable[[GammaTask], NDArray[np.float32]]
+"""Finds the map, (nz, ny, nx) float32: gamma where it is wanted, NaN elsewhere."""
+
+
+def search_on_cpu(task: GammaTask) -> NDArray[np.float32]:
+    """Gamma on all cores of this computer.
+
+    Parameters
+    ----------
+    task : GammaTask
+        Doses and criteria.
+
+    Returns
+    -------
+    ndarray float32, shape (nz, ny, nx)
+        Gamma where it is wanted, NaN elsewhere.
+    """
+    criteria = task.criteria
+    offsets, reach = neighbours(task.side, criteria.largest)
+    lowest, highest = cell_ranges(task.searched)
+    gamma = np.full(task.grid.shape, np.nan, dtype=np.float32)
+    _search(
+        task.planned,
+        task.wanted,
+        task.searched,
+        lowest,
+        highest,
+        task.start,
+        task.ratio,
+        task.side,
+        task.fixed_gy,
+        task.share,
+        offsets,
+        reach,
+        criteria.largest,
+        criteria.accuracy,
+        gamma,
+    )
+    return gamma
+
+
 def gamma_index(
     reference: Volume,
     evaluated: Volume,
@@ -206,6 +308,7 @@ def gamma_index(
     largest: float = 2.0,
     accuracy: float = 1e-4,
     mask: Volume | None = None,
+    search: Search = search_on_cpu,
 ) -> GammaResult:
     """Compare two doses with the gamma index in three dimensions.
 
@@ -221,6 +324,8 @@ def gamma_index(
         Dose that stands for 100 %, such as the prescription [Gy]; the maximum of the reference if not given.
     mask : Volume, optional
         On the grid of the reference, booleans or shares: gamma is evaluated where at least half a voxel belongs to it.
+    search : callable
+        What finds the map: by default all cores of this computer; on a GPU the `gamma` of its backend.
 
     Returns
     -------
@@ -270,7 +375,7 @@ def gamma_index(
             f"all {np.count_nonzero(outside)} voxels above the threshold lie outside the evaluated grid",
             "Check that both share a frame of reference",
         )
-    gamma = _compute(reference.grid, planned, evaluated.grid, searched, wanted, criteria)
+    gamma = search(GammaTask(reference.grid, planned, wanted, evaluated.grid, searched, criteria))
     return GammaResult(criteria, Volume(reference.grid, gamma), Volume(reference.grid, outside))
 
 
@@ -311,42 +416,7 @@ def _is_inside(grid: Grid, other: Grid) -> NDArray[np.bool_]:
     return inside
 
 
-def _compute(
-    grid: Grid,
-    planned: NDArray[np.float32],
-    around: Grid,
-    searched: NDArray[np.float32],
-    wanted: NDArray[np.bool_],
-    criteria: GammaCriteria,
-) -> NDArray[np.float32]:
-    """Prepare what all voxels share, and search."""
-    spacing = np.asarray(around.spacing_cm)
-    side = spacing / criteria.distance_cm
-    offsets, reach = _neighbours(side, criteria.largest)
-    lowest, highest = _ranges(searched)
-    share = criteria.dose_percent / 100
-    gamma = np.full(grid.shape, np.nan, dtype=np.float32)
-    _search(
-        planned,
-        wanted,
-        searched,
-        lowest,
-        highest,
-        np.subtract(grid.origin_cm, around.origin_cm) / spacing,
-        np.asarray(grid.spacing_cm) / spacing,
-        side,
-        0.0 if criteria.is_local else share * criteria.normalisation_gy,
-        share if criteria.is_local else 0.0,
-        offsets,
-        reach,
-        criteria.largest,
-        criteria.accuracy,
-        gamma,
-    )
-    return gamma
-
-
-def _neighbours(side: NDArray[np.float64], largest: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def neighbours(side: NDArray[np.float64], largest: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Cells around a point of the home cell's lower octant, sorted by the least distance that they may have from it.
 
     Parameters
@@ -372,8 +442,9 @@ def _neighbours(side: NDArray[np.float64], largest: float) -> tuple[NDArray[np.i
     return np.ascontiguousarray(offsets[order]), np.ascontiguousarray(reach[order])
 
 
-def _ranges(dose: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Smallest and largest dose in each cell between eight voxel centres; shapes (nz - 1, ny - 1, nx - 1)."""
+def cell_ranges(dose: Any) -> tuple[Any, Any]:
+    """Smallest and largest dose in each cell between eight voxel centres, shapes (nz - 1, ny - 1, nx - 1); on the
+    device of the dose."""
     lowest = highest = dose
     for axis in range(3):
         first: list[slice] = [slice(None)] * 3
@@ -419,7 +490,7 @@ def _search(
     fixed, share : float
         The dose criterion is fixed [Gy] + share * reference dose.
     offsets, reach : int64 (n, 3), float64 (n,)
-        From `_neighbours`.
+        From `neighbours`.
     largest, accuracy : float
         See `GammaCriteria`.
     gamma : float32 (nz, ny, nx), output
@@ -513,7 +584,7 @@ def _search_cell(cell, side, point, best, accuracy, stack):
             level = dose - kx * ex - ky * ey - kz * ez
             weight, nx, ny, nz = _nearest_on_ramp(level, kx, ky, kz, x0, x1, y0, y1, z0, z1)
             # equation (9): no point of the box is nearer than this
-            bound = squared - (dose - weight) ** 2
+            bound = ex * ex + ey * ey + ez * ez + weight * (2.0 * dose - weight)
             bend = abs(weight)
             bound += _least(2.0 * (ex + weight * kx), 1.0 - bend * (hxy + hxz), x0 - ex, x1 - ex)
             bound += _least(2.0 * (ey + weight * ky), 1.0 - bend * (hxy + hyz), y0 - ey, y1 - ey)

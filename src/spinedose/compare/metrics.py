@@ -57,7 +57,15 @@ STANDARD = (
 """Metrics that a table of structures shows."""
 
 LEAST_SAMPLES_IN = 30
-"""Samples that a hot volume must hold, or its dose is doubtful (house rule)."""
+"""Samples that a hot volume must hold, or its dose is looked at more closely (house rule)."""
+
+MOST_UNCERTAIN_PERCENT = 1.0
+"""A dose to a hot volume of fewer samples is doubtful when the square root of their number, more or fewer, would
+move it by more than this (house rule). Cells lie in rows, so that their number is surer than that of random points: in
+lungs of 2.6 and 2.8 litres, with 16 samples in 0.03 cm^3, 45 moved the dose by 0.1 and 0.2 %; the rule says 0.5 %."""
+
+TOO_SMALL = "too small for the dose grid: "
+"""How the doubt about the numbers of a small structure begins."""
 
 SHARE_OF_VOXEL = 8
 """Parts of a voxel along each axis where an isodose passes through it; docs/theory/dvh.md shows the convergence."""
@@ -230,10 +238,22 @@ def _doubt(metric: Metric, curve: Dvh) -> str:
     if metric.kind == "volume":
         return ""
     if curve.too_small:
-        return f"too small for the dose grid: {curve.too_small}"
+        return f"{TOO_SMALL}{curve.too_small}"
     if metric.kind == "dose at volume" and curve.sample_cm3 > 0 and metric.at < LEAST_SAMPLES_IN * curve.sample_cm3:
-        return f"{metric.at:g} cm3 hold {metric.at / curve.sample_cm3:.1f} samples, fewer than {LEAST_SAMPLES_IN}"
+        return _of_few_samples(metric.at, curve)
     return ""
+
+
+def _of_few_samples(volume_cm3: float, curve: Dvh) -> str:
+    """Why the dose to a hot volume that holds few samples is not to be trusted."""
+    count = volume_cm3 / curve.sample_cm3
+    held = f"{volume_cm3:g} cm3 hold {count:.1f} samples, fewer than {LEAST_SAMPLES_IN}"
+    if count < 2:
+        return held
+    apart = math.sqrt(count) * curve.sample_cm3
+    high, dose, low = (curve.dose_at_volume(max(volume_cm3 + off, 0.0)) for off in (-apart, 0.0, apart))
+    percent = 50 * (high - low) / dose if dose > 0 else 0.0
+    return f"{held}: uncertain by {percent:.1f} %" if percent > MOST_UNCERTAIN_PERCENT else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Detector:
     blur_cm : float
         Standard deviation of a Gaussian by which it sees an edge across the beam wider than its volume says [cm]: the
         secondary electrons that its air lets pass.
+    is_sourced : bool
+        Whether `source` names where its size can be read; where not, every curve measured with it is flagged.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Detector:
     axis: Axis
     source: str
     blur_cm: float = 0.0
+    is_sourced: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in ("ion chamber", "diode", "diamond", "point"):
@@ -90,6 +93,14 @@ class Detector:
 
 _TG51_AND_TRS398 = "radius: AAPM WGTG51 Report 374 (2022), Table 1; length: IAEA TRS-398 (Rev. 1, 2024), Table 4"
 
+_LOOE = (
+    "blur: standard deviation of the whole response across the chamber at 6 MV, {total} mm (Looe et al., Z Med Phys"
+    " 23:129 (2013), as tabulated in the public program mwgeurts/water_tank), less that of the cavity, radius / 2"
+)
+"""The same table gives a CC13 2.26 mm; cavity and blur that were measured here make 2.40 mm."""
+
+_AS_REMEMBERED = "size as remembered, no source at hand"
+
 DETECTORS: Mapping[str, Detector] = MappingProxyType(
     {
         item.name: item
@@ -100,7 +111,28 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
                 "(validation/chamber_blur.py)",
                 blur_cm=0.187,
             ),
-            Detector("PTW 31010 Semiflex", "ion chamber", "cylinder", 0.275, 0.65, "y", _TG51_AND_TRS398),
+            Detector(
+                "IBA CC04", "ion chamber", "cylinder", 0.20, 0.36, "y",
+                "radius: chamber list of the public program stevend12/SolutioCpp (after the TG-51 addendum); length: "
+                "that of mwgeurts/water_tank; they give 0.037 (round tip) to 0.045 cm3, its name says 0.04; "
+                f"{_LOOE.format(total=1.49)}",
+                blur_cm=0.110,
+            ),
+            Detector(
+                "IBA CC01", "ion chamber", "cylinder", 0.10, 0.36, "y",
+                "length: chamber list of the public program mwgeurts/water_tank; radius as remembered, no source at "
+                f"hand (the two give 0.011 cm3, its name says 0.01); {_LOOE.format(total=0.69)}",
+                blur_cm=0.048, is_sourced=False,
+            ),
+            Detector(
+                "PTW 31010 Semiflex", "ion chamber", "cylinder", 0.275, 0.65, "y",
+                f"{_TG51_AND_TRS398}; {_LOOE.format(total=2.20)}", blur_cm=0.172,
+            ),
+            Detector(
+                "PTW 31002 Semiflex", "ion chamber", "cylinder", 0.275, 0.65, "y",
+                "radius: header of MEPHYSTO files (DETECTOR_RADIUS); length and blur of its successor 31010",
+                blur_cm=0.172, is_sourced=False,
+            ),
             Detector(
                 "PTW 31021 Semiflex 3D", "ion chamber", "cylinder", 0.24, 0.48, "y",
                 "PTW data sheet of the type 31021; IAEA TRS-398 (Rev. 1, 2024), Table 4",
@@ -108,7 +140,8 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
             Detector(
                 "PTW 31016 PinPoint 3D", "ion chamber", "cylinder", 0.145, 0.29, "y",
                 "radius: AAPM WGTG51 Report 374 (2022), Table 1; length: IAEA TRS-398 (Rev. 1, 2024); with a round "
-                "tip these give the stated volume of 0.016 cm3",
+                f"tip these give the stated volume of 0.016 cm3; {_LOOE.format(total=1.38)}",
+                blur_cm=0.117,
             ),
             Detector(
                 "PTW 60019 microDiamond", "diamond", "cylinder", 0.113, 0.0001, "z",
@@ -124,23 +157,37 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
                 "IBA Razor diode", "diode", "cylinder", 0.03, 0.002, "z",
                 "diameter 0.6 mm, thickness 0.02 mm: SU-E-T-376, Med. Phys. 42 (2015), doi:10.1118/1.4924737",
             ),
+            Detector(
+                "Sun Nuclear Edge", "diode", "cylinder", 0.045, 0.003, "z",
+                f"square of 0.8 x 0.8 mm, 0.03 mm thick, taken for a disc of that area: {_AS_REMEMBERED}",
+                is_sourced=False,
+            ),
+            Detector(
+                "PTW 60008 Diode P", "diode", "cylinder", 0.056, 0.0003, "z",
+                f"disc of 1 mm2, 2.5 um thick: {_AS_REMEMBERED}", is_sourced=False,
+            ),
             Detector("point", "point", "point", 0.0, 0.0, "z", "no extent"),
         )
     }
 )  # fmt: skip
-"""Detectors whose dimensions are known here. Others (CC04, CC01, Edge, PTW 60008, ...) are made by the caller from the
-maker's data sheet: no dimension without a source."""
+"""Detectors whose dimensions are known here. Those without a source say so (`is_sourced`), and curves that were
+measured with them are flagged; others are made by the caller from the maker's data sheet."""
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), name)
     for pattern, name in (
         (r"\bcc[ -]?13\b", "IBA CC13"),
+        (r"\bcc[ -]?04\b", "IBA CC04"),
+        (r"\bcc[ -]?01\b", "IBA CC01"),
         (r"31010", "PTW 31010 Semiflex"),
+        (r"31002", "PTW 31002 Semiflex"),
         (r"31021|semiflex[ -]?3d", "PTW 31021 Semiflex 3D"),
         (r"31016", "PTW 31016 PinPoint 3D"),
         (r"60019|micro[ -]?diamond", "PTW 60019 microDiamond"),
         (r"\bpfd\b|\biba photon diode\b", "IBA PFD"),
         (r"\brazor diode\b|\biba razor\b", "IBA Razor diode"),
+        (r"\bedge\b", "Sun Nuclear Edge"),
+        (r"60008", "PTW 60008 Diode P"),
         (r"^\s*point\s*$", "point"),
     )
 )

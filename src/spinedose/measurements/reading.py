@@ -10,9 +10,9 @@ from spinedose.errors import UnreadableFile
 from spinedose.measurements import mcc, rfa300, tidy_csv, w2cad
 from spinedose.measurements.finding import Finding, refuse
 from spinedose.measurements.quality import findings
-from spinedose.measurements.scan import Measurements, OutputFactors, Scan
+from spinedose.measurements.scan import Measurements, OutputFactors, ReferenceCondition, Scan
 
-Item = Scan | OutputFactors | Finding
+Item = Scan | OutputFactors | ReferenceCondition | Finding
 Reader = Callable[[str, str, str], Iterator[Item]]
 
 LARGEST_BYTES = 200_000_000
@@ -22,7 +22,7 @@ LARGEST_BYTES = 200_000_000
 def read_measurements(
     path: str | Path, *, beam: str = "", on_refusal: Literal["raise", "skip"] = "raise"
 ) -> Measurements:
-    """Read the curves and output factors of one file.
+    """Read the curves, output factors and calibrations of one file.
 
     Parameters
     ----------
@@ -51,22 +51,27 @@ def read_measurements(
     read = _reader(text, path.name)
     scans: list[Scan] = []
     factors: list[OutputFactors] = []
+    references: list[ReferenceCondition] = []
     found: list[Finding] = []
     for item in read(text, path.name, beam):
         if isinstance(item, Finding):
             found.append(item)
         elif isinstance(item, OutputFactors):
             factors.append(item)
+        elif isinstance(item, ReferenceCondition):
+            references.append(item)
         else:
             doubts = findings(item)
             found += doubts
             if not any(doubt.severity == "refuse" for doubt in doubts):
                 scans.append(item)
-    if on_refusal == "raise" or not (scans or factors):
+    if on_refusal == "raise" or not (scans or factors or references):
         refuse(found)
-    if not (scans or factors):
-        raise UnreadableFile(f"'{path.name}' holds no curve and no output factors", "it is empty, or of another kind")
-    return Measurements(tuple(scans), tuple(factors), (), tuple(found))
+    if not (scans or factors or references):
+        raise UnreadableFile(
+            f"'{path.name}' holds no curve, no output factors and no calibration", "it is empty, or of another kind"
+        )
+    return Measurements(tuple(scans), tuple(factors), tuple(references), tuple(found))
 
 
 def _text(path: Path) -> str:

@@ -278,6 +278,8 @@ class ReferenceCondition:
         Depth of the point [cm].
     dose_cGy_per_MU : float
         Dose to water there [cGy/MU].
+    source : str
+        File, citation or key.
     """
 
     beam: str
@@ -286,6 +288,7 @@ class ReferenceCondition:
     ssd_cm: float
     depth_cm: float
     dose_cGy_per_MU: float
+    source: str = ""
 
     def __post_init__(self) -> None:
         numbers = (self.field_x_cm, self.field_y_cm, self.ssd_cm, self.depth_cm, self.dose_cGy_per_MU)

@@ -18,7 +18,7 @@ import numpy as np
 from spinedose.errors import InvalidInput, UnreadableFile
 from spinedose.measurements._reading import attempt, in_order, number
 from spinedose.measurements.finding import Finding
-from spinedose.measurements.scan import OutputFactors, Scan
+from spinedose.measurements.scan import OutputFactors, ReferenceCondition, Scan
 
 Row = Mapping[str, str]
 
@@ -52,6 +52,9 @@ FACTOR_VALUES = {
 }
 """Columns of output factors: their kind, and the column of their standard deviation."""
 
+CALIBRATION = "dose_cGy_per_MU"
+"""Column of calibrations: each row states the dose per monitor unit of one beam at one point."""
+
 RADIAL = {
     "off_axis_at_depth_cm": "radial",
     "off_axis_distance_cm": "radial",
@@ -63,8 +66,8 @@ SCALED_SIGNAL = re.compile(r"signal_relative_to_(\w+)")
 """The same curve a second time, on a scale that all fields share."""
 
 
-def read(text: str, name: str, beam: str) -> Iterator[Scan | OutputFactors | Finding]:
-    """Read every curve or set of output factors.
+def read(text: str, name: str, beam: str) -> Iterator[Scan | OutputFactors | ReferenceCondition | Finding]:
+    """Read every curve, set of output factors or calibration.
 
     Parameters
     ----------
@@ -77,8 +80,8 @@ def read(text: str, name: str, beam: str) -> Iterator[Scan | OutputFactors | Fin
 
     Yields
     ------
-    Scan, OutputFactors or Finding
-        A curve, a set of factors, or why one is refused or doubtful.
+    Scan, OutputFactors, ReferenceCondition or Finding
+        A curve, a set of factors, a calibration, or why one is refused or doubtful.
 
     Raises
     ------
@@ -91,6 +94,10 @@ def read(text: str, name: str, beam: str) -> Iterator[Scan | OutputFactors | Fin
     if factors:
         for column in factors:
             yield from _sets_of_factors(rows, column, name, beam)
+        return
+    if CALIBRATION in columns:
+        for count, row in enumerate(rows, start=1):
+            yield attempt(partial(_reference, row, name, beam), f"{name}, calibration {count}")
         return
     value = _value_column(columns, name)
     position = _position_column(columns, name)
@@ -141,7 +148,7 @@ def _value_column(columns: Sequence[str], name: str) -> str:
     raise UnreadableFile(
         f"'{name}' has no column of values that is known here",
         f"its columns are {', '.join(columns)[:200]}",
-        f"Name the values {', '.join(CURVE_VALUES)} or {', '.join(FACTOR_VALUES)}",
+        f"Name the values {', '.join(CURVE_VALUES)}, {', '.join(FACTOR_VALUES)} or {CALIBRATION}",
     )
 
 
@@ -294,4 +301,23 @@ def _factors(rows: Sequence[Row], column: str, name: str, beam: str) -> OutputFa
         first.get("detector", ""),
         ", ".join(part for part in (name, first.get("source", "")) if part),
         metadata,
+    )
+
+
+def _reference(row: Row, name: str, beam: str) -> ReferenceCondition:
+    """A calibration from one row: all of it must be stated."""
+    label = _beam(row, beam)
+    if not label:
+        raise InvalidInput("It does not say which beam it is of", "", "State the column beam")
+    x, y = _field_cm(row)
+    columns = {"ssd_cm": _optional(row, "ssd_cm"), "depth_cm": _optional(row, "depth_cm")}
+    missing = [column for column, value in columns.items() if math.isnan(value)]
+    missing += ["field_x_cm and field_y_cm"] if math.isnan(x + y) else []
+    if missing:
+        raise InvalidInput(
+            f"It does not state {', '.join(missing)}", "a dose per MU holds for one point only", "State all of it"
+        )
+    source = ", ".join(part for part in (name, row.get("source", "")) if part)
+    return ReferenceCondition(
+        label, x, y, columns["ssd_cm"], columns["depth_cm"], number(row[CALIBRATION], CALIBRATION), source
     )

@@ -8,23 +8,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose.compare.metrics import TOO_SMALL
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.report.charts import Band, Chart, Line, Mark, spread
 from spinedose.structures import Structure, bounds_cm, find_external, mask
 
 if TYPE_CHECKING:
-    from spinedose.check import BeamFound, Check, StructureFound
+    from spinedose.check import BeamFound, Check, MetricPair, StructureFound
     from spinedose.compare.dvh import Dvh
     from spinedose.criteria import Judged
-    from spinedose.protocol import ProtocolLine
 
 Array = NDArray[np.float64]
 Point = tuple[float, float, float]
@@ -242,17 +242,18 @@ def content_of(check: Check) -> Content:
     planned = None if check.planned is None else check.planned.dose
     volumes = {"planned": planned, "recalculated": check.dose.volume}
     doses = {name: volume for name, volume in volumes.items() if volume is not None}
-    largest = max(float(volume.values.max()) for volume in doses.values())
+    largest = max(_hottest_gy(volume) for volume in doses.values())
     is_prescribed = check.prescription.is_known
     reference_gy = check.prescription.dose_gy if is_prescribed else largest or 1.0
     pens = _pens(check)
     places = _places(check)
     about = _profile_point(places)
     banded = tuple(pen for pen in pens if pen.structure in (_cord(check), _target(check)))
-    tables = (
+    tables: tuple[Table | None, ...] = (
         _findings(check),
         _limits(check),
         _metrics(check),
+        _eqd2(check),
         _gammas(check),
         _quality(check),
         _beams(check),
@@ -267,7 +268,7 @@ def content_of(check: Check) -> Content:
         identity=_identity(check),
         versions=_versions(check),
         doses=tuple(doses),
-        reference="the prescription" if is_prescribed else "the largest dose",
+        reference="the prescription" if is_prescribed else "the dose to the hottest cm\u00b3",
         reference_gy=reference_gy,
         top_gy=_top_gy(check, largest),
         pens=pens,
@@ -279,12 +280,19 @@ def content_of(check: Check) -> Content:
         profiles=_profiles(about, doses, banded) if about else (),
         profile_pens=banded,
         criteria=_criteria(check),
-        tables=tuple(table for table in tables if table is not None),
+        tables=tuple(table if planned is not None else _alone(table) for table in tables if table is not None),
         assumptions=tuple(map(_sentence, check.assumptions)),
         warnings=tuple(map(_sentence, check.warnings)),
         version=check.dose.metadata.version,
         notice=check.disclaimer,
     )
+
+
+def _hottest_gy(volume: Volume) -> float:
+    """Dose that the hottest cm^3 receive at least: single voxels, at the rim of the body for instance, set no scale."""
+    values = volume.values.ravel()
+    count = min(max(round(1.0 / volume.grid.voxel_volume_cm3), 1), values.size)
+    return float(np.partition(values, values.size - count)[values.size - count])
 
 
 def _top_gy(check: Check, largest_gy: float) -> float:
@@ -353,8 +361,9 @@ def _millimetres(grid: Grid) -> str:
 
 
 def _summary(check: Check) -> str:
+    alone = "There is no planned dose to hold the recalculated dose against. The recalculated dose is shown alone."
     if check.judgement is None:
-        return "There is no planned dose to hold the recalculated dose against. The recalculated dose is shown alone."
+        return alone
     judged = check.judgement.judged
     met = sum(item.within for item in judged)
     missing = sum(item.level == "not judged" for item in judged)
@@ -364,6 +373,8 @@ def _summary(check: Check) -> str:
         parts.append(f"{missing} could not be judged")
     if problems:
         parts.append(f"{problems} problem{'s' if problems > 1 else ''} found")
+    if check.planned is None:
+        return f"{alone} Doses at points of beams, as the plan states them: {', '.join(parts)}."
     return f"Planned and recalculated dose: {', '.join(parts)} ({check.judgement.criteria})."
 
 
@@ -437,6 +448,9 @@ class _Sources:
         return str(self.texts.index(text) + 1)
 
 
+_SENSES = {"at least": "\u2265", "at most": "\u2264"}
+"""Signs of limits on the recalculated number alone."""
+
 _LEVELS = {
     "within": ("within", "within"),
     "outside": ("outside", "outside"),
@@ -448,14 +462,13 @@ _LEVELS = {
 def _criteria(check: Check) -> Table | None:
     if check.judgement is None:
         return None
-    lines = check.evaluation.lines if check.evaluation is not None else ()
     sources, rows, crossing = _Sources(), [], []
     for judged in check.judgement.judged:
-        if _is_crossing(judged, lines):
+        if judged.compare == "crosses limit":
             crossing.append(judged)
         else:
             rows.append(_criterion_row(judged, sources))
-    rows += [_criterion_row(judged, sources, is_crossing=True) for judged in crossing if not judged.within]
+    rows += [_criterion_row(judged, sources) for judged in crossing if not judged.within]
     kept = [judged for judged in crossing if judged.within]
     if kept:
         source = kept[0].source.partition("; limit:")[0]
@@ -464,7 +477,7 @@ def _criteria(check: Check) -> Table | None:
         cells = (Cell(told), *[Cell("")] * 5, Cell("within", "within"), Cell(sources.number(source), "soft"))
         rows.append(Row(cells))
     lead = f"Criteria: {check.judgement.criteria}."
-    if check.judgement.without_numbers:
+    if check.judgement.without_numbers and check.planned is not None:
         lead += " Nothing was measured for: " + ", ".join(
             key.replace("_", " ") for key in check.judgement.without_numbers
         )
@@ -474,35 +487,26 @@ def _criteria(check: Check) -> Table | None:
     return Table("criteria", "Criteria", lead, columns, tuple(rows), tuple(sources.texts))
 
 
-def _is_crossing(judged: Judged, lines: Iterable[ProtocolLine]) -> bool:
-    """Whether it is a limit of the protocol that is judged."""
-    return any(
-        (line.structure, line.metric, line.limit) == (judged.structure, judged.quantity, judged.limit)
-        and judged.text.endswith(line.goal)
-        for line in lines
-    )
-
-
-def _criterion_row(judged: Judged, sources: _Sources, *, is_crossing: bool = False) -> Row:
+def _criterion_row(judged: Judged, sources: _Sources) -> Row:
+    is_crossing = judged.compare == "crosses limit"
     is_gamma = judged.quantity.startswith("gamma")
     own_unit = "%" if is_gamma else judged.quantity.partition("[")[2].rstrip("]") or judged.unit
-    # A criterion about the recalculated number alone holds that number itself against its limit.
-    is_alone = judged.difference == judged.recalculated and not is_crossing
     values = [figure(value, _digits(own_unit), _units(own_unit)) for value in (judged.planned, judged.recalculated)]
     text, tone = _LEVELS[judged.level]
     bar, is_far = None, judged.level in ("outside", "beyond action")
     if is_crossing:
         difference, limit = _gy(judged.difference, signed=True), f"{judged.limit:g} {_units(judged.unit)}"
         text = "one keeps it" if is_far else text
-    elif is_alone:
-        difference, limit = DASH, f"{_sense(judged)} {judged.limit:g} {_units(judged.unit)}"
+    elif judged.compare in _SENSES:
+        difference, limit = DASH, f"{_SENSES[judged.compare]} {judged.limit:g} {_units(judged.unit)}"
     else:
         difference = figure(judged.difference, _digits(judged.unit), _units(judged.unit), signed=True)
         limit = f"\u00b1 {judged.limit:g} {_units(judged.unit)}"
         if judged.limit > 0 and math.isfinite(judged.difference):
             bar = float(np.clip(50 + 100 / 3 * judged.difference / judged.limit, 3, 97))
     where = "" if is_gamma else f"{judged.structure}, {_quantity(judged.quantity)}"
-    note = "; ".join(part for part in (judged.quantity if is_gamma else where, judged.doubt) if part)
+    whole = f"% of {_gy(judged.relative_to)}" if judged.is_relative_to_prescription else ""
+    note = "; ".join(part for part in (judged.quantity if is_gamma else where, whole, judged.doubt) if part)
     strip = Cell(f"{difference} of {limit}", bar=bar, is_far=is_far) if bar is not None else Cell("")
     cells = (
         Cell(judged.text[:1].upper() + judged.text[1:], note=note),
@@ -517,12 +521,6 @@ def _criterion_row(judged: Judged, sources: _Sources, *, is_crossing: bool = Fal
     return Row(cells, "outside" if tone == "outside" else "")
 
 
-def _sense(judged: Judged) -> str:
-    """Whether the limit is a least or a most, told from what was judged."""
-    is_above = judged.difference >= judged.limit
-    return "\u2265" if is_above == judged.within else "\u2264"
-
-
 def _limits(check: Check) -> Table | None:
     evaluation = check.evaluation
     if evaluation is None or not (evaluation.lines or evaluation.not_covered):
@@ -532,15 +530,14 @@ def _limits(check: Check) -> Table | None:
         unit = _units(line.unit)
         sign = "\u2264" if line.sense == "at most" else "\u2265"
         taken = f"as {line.protocol_structure}" if line.protocol_structure != line.structure else ""
-        note = "; ".join(part for part in (taken, line.doubt) if part)
         pair = [
             Cell(figure(value, _digits(line.unit), unit), "outside" if within is False else "")
             for value, within in ((line.planned, line.planned_within), (line.recalculated, line.within))
         ]
         remark = "only one keeps it" if line.crosses else line.remark
         cells = (
-            Cell(line.structure, note=note),
-            Cell(_quantity(line.metric), note=line.goal),
+            Cell(line.structure, note=taken),
+            Cell(_quantity(line.metric), note="; ".join(part for part in (line.goal, line.doubt) if part)),
             Cell(f"{sign} {line.limit:g} {unit}"),
             *pair,
             Cell(figure(line.recalculated - line.planned, _digits(line.unit), unit, signed=True)),
@@ -563,6 +560,59 @@ def _limits(check: Check) -> Table | None:
     )  # fmt: skip
 
 
+_OF_TWO_DOSES = ("Planned", "Difference", "of planned")
+"""Columns that only a planned dose fills."""
+
+
+def _alone(table: Table) -> Table:
+    """A table without the columns that nothing stands in when there is no planned dose."""
+    kept = [place for place, column in enumerate(table.columns) if column.title not in _OF_TWO_DOSES]
+    if table.anchor == "beams":  # doses at points are in the plan
+        return table
+    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in kept)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[place] for place in kept), rows=rows)
+
+
+def _eqd2(check: Check) -> Table | None:
+    """Doses in fractions of 2 Gy, with the alpha/beta that they hold for."""
+    sources, rows = _Sources(), []
+    measured = check.of_role("target", "cord", "organ")
+    for found in sorted(measured, key=lambda found: (_ORDER[found.role], found.type.upper() != "PTV")):
+        if found.eqd2 is None:
+            continue
+        ratio, source = f"{found.eqd2.alpha_beta_gy:g}\u00a0Gy", sources.number(found.eqd2.source)
+        for place, pair in enumerate(found.eqd2.metrics):
+            cells = (
+                Cell("" if place else found.name),
+                Cell(_quantity(pair.name), note=_new_doubt(pair, found)),
+                Cell("" if place else ratio),
+                Cell(_gy(pair.planned)),
+                Cell(_gy(pair.recalculated)),
+                Cell(_gy(pair.difference, signed=True)),
+                Cell("" if place else source, "soft"),
+            )
+            rows.append(Row(cells, "more" if place else ""))
+    if not rows:
+        return None
+    columns = (
+        Column("Structure", "name"), Column("Metric", "text"), Column("\u03b1/\u03b2"), Column("Planned"),
+        Column("Recalculated"), Column("Difference"), Column("Source"),
+    )  # fmt: skip
+    fractions = check.plan.fractions
+    lead = (
+        f"Doses in fractions of 2 Gy with the same effect as {fractions} fraction{'s' if fractions > 1 else ''} by the "
+        "linear-quadratic model, which is doubted above about 10 Gy a fraction. Every sample of a structure is "
+        "converted; a mean is that of the converted doses."
+    )
+    return Table("eqd2", "EQD2", lead, columns, tuple(rows), tuple(sources.texts))
+
+
+def _new_doubt(pair: MetricPair, found: StructureFound) -> str:
+    """What is doubtful about a metric, less what is said of the whole structure."""
+    parts = pair.doubt.split("; ") if pair.doubt else []
+    return "; ".join(part for part in parts if part.removeprefix(TOO_SMALL) not in found.doubt)
+
+
 def _metrics(check: Check) -> Table | None:
     rows = []
     measured = check.of_role("target", "cord", "organ")
@@ -573,10 +623,9 @@ def _metrics(check: Check) -> Table | None:
             unit, digits = _units(pair.unit), _digits(pair.unit)
             volume = volume_of(found.volume_cm3) if not place else ""
             note = "; ".join(part for part in (volume, found.doubt if not place else "") if part)
-            doubt = pair.doubt if pair.doubt != found.doubt else ""
             cells = (
                 Cell(found.name if not place else "", note=note),
-                Cell(_quantity(pair.name), note=doubt),
+                Cell(_quantity(pair.name), note=_new_doubt(pair, found)),
                 Cell(figure(pair.planned, digits, unit)),
                 Cell(figure(pair.recalculated, digits, unit)),
                 Cell(figure(pair.difference, digits, unit, signed=True)),
@@ -824,8 +873,13 @@ def _places(check: Check) -> tuple[Place, ...]:
 
 
 def _target(check: Check) -> Structure | None:
-    """The target to look at: the first of type PTV, else the first."""
-    found = sorted(check.of_role("target"), key=lambda target: target.type.upper() != "PTV")
+    """The target to look at: of those of type PTV, else of all, the one that receives most."""
+
+    def place(target: StructureFound) -> tuple[bool, float]:
+        curve = target.recalculated or target.planned
+        return target.type.upper() != "PTV", -curve.mean_gy if curve is not None else 0.0
+
+    found = sorted(check.of_role("target"), key=place)
     return _first_drawn(check, found)
 
 

@@ -10,7 +10,8 @@ import base64
 import html
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ def write_report(
     try:
         folder.mkdir(exist_ok=True)
         pictures = [_draw(figure_class, folder, *sheet, facts.title) for sheet in _sheets(found, apart)]
+        _remove_old(folder, {picture.path.name for picture in pictures})
         text = _page(facts, found, apart, pictures)
         aside = page.with_name(f".{page.name}.{os.getpid()}.part")
         try:
@@ -135,12 +137,22 @@ def write_report(
     return (page, *(picture.path for picture in pictures))
 
 
+def _remove_old(folder: Path, kept: Set[str]) -> None:
+    """Remove pictures that an earlier report left in its folder: they show curves that this one does not have."""
+    for path in folder.glob("*.png"):
+        if path.name not in kept and _OWN.fullmatch(path.stem):
+            path.unlink()
+
+
 def worst_first(agreements: Iterable[Agreement]) -> tuple[Agreement, ...]:
     """Curves by their misfit in standard deviations, the worst first."""
     return tuple(sorted(agreements, key=lambda item: -item.misfit))
 
 
 # ---------------------------------------------------------------------------------------------- pictures
+
+_OWN = re.compile(r"worst|(left_out_)?output|(depth_doses|left_out|profiles_[\d.]+x[\d.]+)(_\d+)?")
+"""Names of pictures that a report makes; others in its folder belong to somebody else."""
 
 _Sheet = tuple[str, str, str, Sequence[Agreement]]
 """File name, heading, explanation, curves."""
@@ -166,7 +178,10 @@ def _sheets(found: Sequence[Agreement], apart: Sequence[Agreement]) -> Iterator[
     yield from _split("depth_doses", "Depth doses", _ABOUT_DEPTH, [c for c in curves if not c.curve.is_profile])
     with_output = [item for item in found if not math.isnan(item.output_percent)]
     if with_output:
-        about = "Relative to the 10 x 10 cm field, against the side of the square of equal area-to-perimeter ratio."
+        about = (
+            "Relative to 10 x 10 cm, or to the field that the tables name, against the side of the square of equal "
+            "area-to-perimeter ratio."
+        )
         yield "output", "Output", about, with_output
     fields = sorted({c.curve.field_cm for c in curves if c.curve.is_profile})
     for field in fields:
@@ -413,7 +428,7 @@ def _correlations(correlated: Sequence[tuple[str, str, float]]) -> list[str]:
 
 def _judgement_table(judgements: Sequence[Judgement]) -> list[str]:
     """What is outside its limit, the worst first; the rest is there to be unfolded."""
-    ordered = sorted(judgements, key=lambda j: -abs(j.value) / j.limit)
+    ordered = sorted(judgements, key=lambda j: -j.badness)
     outside, within = ([j for j in ordered if j.is_within is wanted] for wanted in (False, True))
     parts = ["<h2>Against the limits</h2>"]
     if outside:
@@ -421,7 +436,9 @@ def _judgement_table(judgements: Sequence[Judgement]) -> list[str]:
     if within:
         parts.append(f"<details><summary>{len(within)} within their limits</summary>")
         parts.append(f"{_rows_of_judgements(within)}</details>")
-    return parts
+    sources = {f"{j.quantity} {j.limit:g} {j.unit}": j.source for j in judgements if j.source}
+    told = "; ".join(f"{what}: {source}" for what, source in sorted(sources.items()))
+    return [*parts, f'<p class="small">Limits. {_safe(told)}.</p>'] if told else parts
 
 
 def _rows_of_judgements(judgements: Sequence[Judgement]) -> str:

@@ -45,7 +45,8 @@ GAMMA_MAPS = 3
 SECTIONS = (
     ("criteria", "Criteria"), ("findings", "Findings"), ("images", "Images"), ("dvh", "DVH"),
     ("profiles", "Profiles"), ("limits", "Limits"),
-    ("metrics", "Metrics"), ("gamma", "Gamma"), ("quality", "Conformity"), ("beams", "Beams"), ("plan", "Plan"),
+    ("metrics", "Metrics"), ("eqd2", "EQD2"), ("gamma", "Gamma"), ("quality", "Conformity"),
+    ("beams", "Beams"), ("plan", "Plan"),
     ("assumed", "Assumptions"), ("versions", "Versions"),
 )  # fmt: skip
 

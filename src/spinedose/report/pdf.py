@@ -51,19 +51,27 @@ LEAST_SHOWN = 0.10
 """Doses below this share of the scale are not coloured."""
 
 MOST_PAGES = 4
-ROOMS = (1.0, 0.7, 0.45, 0.25)
+ROOMS = (1.0, 0.7, 0.45, 0.25, 0.1)
 """Shares of the rows below that are tried until the pages are few enough; the page has the rest, and the paper says
 so."""
-MOST_ROWS = {"findings": 14, "limits": 24, "metrics": 24, "gamma": 10, "quality": 14, "beams": 12, "plan": 14}
-LEAST_ROWS = {"findings": 8, "quality": 7, "gamma": 5}
-MOST_SENTENCES = 16
-"""Rows of tables by their anchors, at most and at least, and sentences of a list."""
+SPARED_BELOW = {"plan": 0.4, "gamma": 0.4, "quality": 0.2}
+"""Tables that are left to the page when there is less room: criteria and findings say what matters of them."""
+MOST_ROWS = {
+    "findings": 14, "limits": 24, "metrics": 24, "eqd2": 12, "gamma": 10, "quality": 14, "beams": 12, "plan": 14,
+}  # fmt: skip
+LEAST_ROWS = {"findings": 8, "quality": 7, "limits": 6, "metrics": 6, "eqd2": 4}
+MOST_SENTENCES, MOST_REASONS = 16, 8
+"""Rows of tables by their anchors, at most and at least, sentences of a list, and reasons beside the verdict."""
+DVH_MM, LOW_DVH_MM = 66.0, 50.0
+"""Height of histograms, and where less than half of the room is left."""
 PAPER_METRICS = {
     "target": ("Mean", "D95%", "D2%"),
     "cord": ("D0.03cc", "D10%", "Mean"),
     "organ": ("D0.03cc", "Mean"),
 }
-"""Dose metrics on paper, by the role of the structure."""
+"""Dose metrics on paper, by the role of the structure; where room is scarce the first of them."""
+PAPER_EQD2 = {"target": "D95%", "cord": "D0.03cc"}
+"""EQD2 on paper."""
 
 
 def write_pdf(check: Check, path: str | Path) -> Path:
@@ -203,7 +211,7 @@ class _Paper:
         yield from self.tables("findings")
         yield from self.images()
         yield from self.charts()
-        yield from self.tables("limits", "metrics", "gamma", "quality", "beams", "plan")
+        yield from self.tables("limits", "metrics", "eqd2", "gamma", "quality", "beams", "plan")
         yield from self.sentences("What was assumed", self.content.assumptions)
         yield from self.sentences("Warnings", self.content.warnings)
         yield from self.versions()
@@ -226,8 +234,11 @@ class _Paper:
             self.text(content.verdict, "verdict"),
             self.text(content.summary, "text"),
             Spacer(1, 3),
-            *(self.text(reason.text, "reason", bulletText="\u2022") for reason in content.reasons),
+            *(self.text(reason.text, "reason", bulletText="\u2022") for reason in content.reasons[:MOST_REASONS]),
         ]
+        more = len(content.reasons) - MOST_REASONS
+        if more > 0:
+            verdict.append(self.text(f"{more} more in the HTML report.", "soft"))
         facts = [[self.text(name, "soft"), self.text(value, "cell")] for name, value in content.identity]
         about = Layout(facts, colWidths=[22 * MM, 49 * MM], style=[
             ("VALIGN", (0, 0), (-1, -1), "TOP"), ("TOPPADDING", (0, 0), (-1, -1), 1.2),
@@ -254,11 +265,16 @@ class _Paper:
             rows = tuple(r for r in rows if r.cells[1].text or any(cell.tone for cell in r.cells))
         if table.anchor == "metrics":
             rows = self.on_paper(rows)
+        if table.anchor == "eqd2":
+            rows = self.eqd2_on_paper(rows)
         most = max(round(self.room * MOST_ROWS.get(table.anchor, 30)), LEAST_ROWS.get(table.anchor, 3))
         less = len(table.rows) - min(len(rows), most)
         left_out = (f"{less} more {'row is' if less == 1 else 'rows are'} in the HTML report.",) if less else ()
         remarks = (" ".join((*left_out, *table.remarks)),) if left_out or table.remarks else ()
-        return Table(table.anchor, table.title, table.lead, table.columns, rows[:most], table.sources, remarks)
+        sources = table.sources
+        if table.anchor == "eqd2":  # those of organs come last
+            sources = sources[: max((int(row.cells[-1].text) for row in rows[:most]), default=0)]
+        return Table(table.anchor, table.title, table.lead, table.columns, rows[:most], sources, remarks)
 
     def on_paper(self, rows: Sequence[Row]) -> tuple[Row, ...]:
         """The rows of dose metrics that paper has room for: few of each structure, targets and cords first."""
@@ -270,17 +286,35 @@ class _Paper:
             if row.tone != "more":
                 name, is_new = row.cells[0], True
             role = roles.get(name.text, "other")
-            if row.cells[1].text not in (*PAPER_METRICS.get(role, ()), DASH):
+            metrics = PAPER_METRICS.get(role, ())
+            if row.cells[1].text not in (*metrics[: max(1, round(self.room * len(metrics)))], DASH):
                 continue
             chosen = first if role in ("target", "cord") else rest
             chosen.append(Row((name, *row.cells[1:])) if is_new else row)
             is_new = False
         return (*first, *rest)
 
+    def eqd2_on_paper(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """One row for each target and cord."""
+        roles = {found.name: found.role for found in self.check.found}
+        kept = []
+        first = rows[0]
+        for row in rows:
+            first = first if row.tone == "more" else row
+            if row.cells[1].text == PAPER_EQD2.get(roles.get(first.cells[0].text, "other")):
+                kept.append(Row((first.cells[0], row.cells[1], first.cells[2], *row.cells[3:-1], first.cells[-1])))
+        return tuple(kept)
+
     def tables(self, *anchors: str) -> Iterator[Any]:
         """Those of some tables that there are, as long as fits on paper."""
+        left_out = []
         for table in filter(None, map(self.content.table, anchors)):
-            yield from self.table(self.shortened(table))
+            if self.room < SPARED_BELOW.get(table.anchor, 0.0):
+                left_out.append(table.title)
+            else:
+                yield from self.table(self.shortened(table))
+        if left_out:
+            yield self.text(f"In the HTML report only: {', '.join(left_out)}.", "soft")
 
     def table(self, table: Table) -> Iterator[Any]:
         """A table with its title; its head comes again on a further page."""
@@ -339,28 +373,19 @@ class _Paper:
         yield self.text(title, "h2")
         if not texts:
             yield self.text("None.", "text")
-        most = max(round(self.room * MOST_SENTENCES), 3)
+        most = max(round(self.room * MOST_SENTENCES), 2)
         for text in texts[:most]:
             yield self.text(text, "bullet", bulletText="\u2022")
         if len(texts) > most:
             yield self.text(f"{len(texts) - most} more are in the HTML report.", "soft")
 
     def versions(self) -> Iterator[Any]:
-        """What computed it, in two columns."""
-        from reportlab.platypus import Table as Layout
+        """What computed it, in one paragraph."""
+        from reportlab.platypus import Paragraph
 
         yield self.text("Versions and hashes", "h2")
-        rows = [[self.text(name, "note"), self.text(value, "small")] for name, value in self.content.versions]
-        yield Layout(
-            rows,
-            colWidths=[24 * MM, (WIDTH_MM - 24) * MM],
-            style=[
-                ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ("TOPPADDING", (0, 0), (-1, -1), 0.4),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
-                ("LEFTPADDING", (0, 0), (-1, -1), 0),
-            ],
-        )
+        words = (f"<b>{escape(name)}</b>\u00a0{escape(value)}" for name, value in self.content.versions)
+        yield Paragraph(" \u00b7 ".join(words), self.styles["small"])
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -423,8 +448,9 @@ class _Paper:
             shown = {pen.key: pen for pen in content.pens if pen.is_shown}
             chart = _only(content.dvh, set(shown))
             legend = [pen for key, pen in shown.items() if any(line.key == key for line in chart.lines)]
+            height = (DVH_MM if self.room > 0.5 else LOW_DVH_MM) * MM
             drawing = self.drawing(
-                WIDTH_MM * MM, 66 * MM, lambda canvas, w, h: _draw_chart(canvas, chart, w, h, self.plain)
+                WIDTH_MM * MM, height, lambda canvas, w, h: _draw_chart(canvas, chart, w, h, self.plain)
             )
             rest = [drawing, self.legend(legend)] if legend else [drawing]
             yield KeepTogether([self.text(chart.title, "h2"), self.text(content.about_dvh, "soft"), *rest])
@@ -737,16 +763,19 @@ def _groups(table: Table) -> Iterator[tuple[int, int]]:
 
 
 _SHARES = {
-    "criteria": (32, 10, 14, 11, 10, 14, 13, 8), "limits": (19, 32, 10, 11, 14, 11, 15, 8),
-    "metrics": (24, 28, 14, 14, 14, 12),
-    "beams": (26, 8, 12, 17, 11, 8, 9, 9, 11), "quality": (22, 36, 14, 14, 14), "findings": (13, 87),
+    ("criteria", 8): (32, 10, 14, 11, 10, 14, 13, 8), ("findings", 2): (13, 87),
+    ("limits", 8): (19, 32, 10, 11, 14, 11, 15, 8), ("limits", 6): (24, 50, 12, 14, 16, 8),
+    ("metrics", 6): (24, 28, 14, 14, 14, 12), ("metrics", 3): (40, 44, 22),
+    ("eqd2", 7): (26, 20, 9, 14, 14, 14, 9), ("eqd2", 5): (40, 28, 10, 18, 10),
+    ("quality", 5): (22, 36, 14, 14, 14), ("quality", 3): (30, 50, 20),
+    ("beams", 9): (26, 8, 12, 17, 11, 8, 9, 9, 11), ("beams", 12): (19, 9, 13, 16, 13, 9, 10, 9, 13, 13, 16, 14),
 }  # fmt: skip
+"""Widths of the columns, by table and number of columns."""
 
 
 def _widths(table: Table) -> list[float]:
     """Widths of the columns; names and texts wide, numbers narrow."""
     wide = {"name": 2.6, "text": 1.6}
-    shares: Sequence[float] = _SHARES.get(table.anchor, ())
-    if len(shares) != len(table.columns):
-        shares = tuple(wide.get(column.kind, 1.0) for column in table.columns)
+    usual = tuple(wide.get(column.kind, 1.0) for column in table.columns)
+    shares: Sequence[float] = _SHARES.get((table.anchor, len(table.columns)), usual)
     return [WIDTH_MM * MM * share / sum(shares) for share in shares]

@@ -1,9 +1,9 @@
 """Validation: the engine and its beams held against measurements, literature, exact physics and Monte Carlo.
 
-`validate` computes, `Results` is what it finds; limits are in `criteria.toml`, each with its source.
+`validate` computes, `Results` is what it finds; limits are those of `curve_judging`, each with its source.
 """
 
-from spinedose.validate.criteria import Criterion, read_criteria
+from spinedose.curve_judging import Criterion, read_criteria
 from spinedose.validate.lines import Drawn, Line, Outcome, Pool, Results, pooled
 from spinedose.validate.run import CASES, data_beside_checkout, results_file, validate
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend, Scene
 from spinedose.cones import SpectrumLike, cone_table, water_attenuation
 from spinedose.directions import directions, harmonics
-from spinedose.settings import Settings
-from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.exposure import Exposure, Shots, attenuation, make_exposure
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume
 from spinedose.ideal import FAR_AWAY_CM
 from spinedose.machine import Machine
+from spinedose.settings import Settings
+from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.validate.case import Bench
 from spinedose.validate.in_water import Found
 from spinedose.validate.lines import HELD_OUT, Line, Tag

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spinedose.backends.base import Backend
+from spinedose.curve_judging import Criterion
 from spinedose.machine import BeamModel, Machine
-from spinedose.validate.criteria import Criterion
 from spinedose.validate.in_water import Found
 from spinedose.validate.lines import HELD_OUT, OTHER, Tag
 from spinedose.validate.tanks import Tanks

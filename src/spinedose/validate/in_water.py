@@ -12,19 +12,17 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.compare.curves import (
-    centre_cm,
-    compare_curves,
-    distance_to_agreement_cm,
-    field_width_cm,
-    maximum,
-    penumbra_cm,
+from spinedose.compare.curves import centre_cm, field_width_cm, maximum
+from spinedose.curve_judging import (
+    Criterion,
+    compare_depth_dose,
+    compare_profile,
+    judge_curve,
+    projected_half_cm,
 )
 from spinedose.errors import InvalidInput
 from spinedose.grid import Volume
 from spinedose.measurements import Detector, Scan
-from spinedose.units import MM_PER_CM
-from spinedose.validate.criteria import Criterion
 from spinedose.validate.lines import Drawn, Line, Tag
 from spinedose.validate.tanks import FINE_CM, Setup, as_voxels, depth_dose, profile
 
@@ -43,18 +41,20 @@ AXIS_SHARE = 0.1
 """Profiles are 100 % on average over this share of the field width around the axis."""
 
 
-PARTS = {"in-field": ("in_field", "in the field"), "tail": ("tail", "tail")}
-"""Parts of a profile that are compared point by point: their limit, and their name; the penumbra is a width."""
+WORDS = {
+    "build-up": "build-up",
+    "beyond": "beyond the maximum",
+    "in-field": "in the field",
+    "penumbra": "penumbra 80-20 %",
+    "width": "width at 50 %",
+    "tail": "tail",
+}
+"""What lines call the quantities of `judge_curve`."""
 
 
 def size(field_cm: tuple[float, float]) -> str:
     """`10 x 10 cm`."""
     return f"{field_cm[0]:g} x {field_cm[1]:g} cm"
-
-
-def output_criterion(criteria: Mapping[str, Criterion], side_cm: float) -> Criterion:
-    """Limit for the output of a field whose shorter side is so long [cm]."""
-    return criteria["output_from_3_cm" if side_cm >= 3 else "output_2_cm" if side_cm >= 2 else "output_1_cm"]
 
 
 def depth_dose_lines(
@@ -75,28 +75,12 @@ def depth_dose_lines(
     if not np.any(window):
         raise InvalidInput(f"{scan.label} does not reach {REFERENCE_DEPTH_CM:g} cm")
     calculated *= measured[window].mean() / np.interp(x[window], fine, calculated).mean()
-    dmax, top = maximum(x, measured)
-    name, by = size(scan.field_cm), _by(scan)
-    is_usual = min(scan.field_cm) >= 2 and max(scan.field_cm) <= 30
-    lines = []
-    early = x < dmax
-    if np.any(early):
-        distance = MM_PER_CM * distance_to_agreement_cm((x, measured), (fine, calculated))[early]
-        difference = 100 * (np.interp(x, fine, calculated) - measured)[early] / top
-        lines.append(
-            Line.of(
-                tag, criteria["build_up"], difference, quantity="depth dose", region="build-up", role=role, field=name,
-                at_cm=x[early], distances_mm=distance, note=by,
-            )
-        )  # fmt: skip
-    comparison = compare_curves((x, measured), (fine, calculated), kind="depth_dose")
-    lines.append(
-        Line.of_region(
-            tag, criteria["depth_dose_beyond" if is_usual else "depth_dose_beyond_other_fields"],
-            comparison.region("beyond"), quantity="depth dose", region="beyond the maximum", role=role, field=name,
-            note=by,
-        )
-    )  # fmt: skip
+    top = maximum(x, measured)[1]
+    name = size(scan.field_cm)
+    facts = {"quantity": "depth dose", "role": role, "field": name, "note": _by(scan)}
+    compared = compare_depth_dose((x, measured), (fine, calculated))
+    judged = judge_curve(compared, criteria, scan.field_cm)
+    lines = [Line.of_judged(tag, item, region=WORDS[item.quantity], **facts) for item in judged]
     drawn = Drawn(
         f"{tag.beam} {name}", "depth dose", "depth [cm]", "dose [% of the maximum]", x, 100 * measured / top,
         100 * np.interp(x, fine, calculated) / top, role,
@@ -123,21 +107,14 @@ def profile_lines(
     measured = np.interp(x, fine, means)
     p, q = profile(volume, "y" if scan.kind == "inline" else "x", scan.depth_cm + setup.depth_shift_cm, detector)
     q = q / np.interp(x[np.abs(x) <= near], p, q).mean()
-    comparison = compare_curves((x, measured), (p, q), kind="profile")
+    half = projected_half_cm(scan.kind, scan.field_cm, scan.ssd_cm, scan.depth_cm)
+    compared = compare_profile((x, measured), (p, q), half_cm=half, penumbra_of=(fine, means), measured_width_cm=width)
+    judged = judge_curve(compared, criteria, scan.field_cm)
     name, at, by = size(scan.field_cm), f"{scan.depth_cm:g} cm", f"{scan.kind}{_by(scan, ', ')}"
     facts = {"quantity": "profile", "role": role, "field": name, "depth": at, "note": by}
-    lines, notes = list[Line](), list[str]()
-    for part in comparison.regions:
-        if part.name in PARTS:
-            criterion, words = PARTS[part.name]
-            lines.append(Line.of_region(tag, criteria[criterion], part, region=words, **facts))
-    try:
-        wider = MM_PER_CM * (np.array(penumbra_cm(p, q)) - np.array(penumbra_cm(fine, means)))
-        lines.append(Line.of(tag, criteria["penumbra"], wider, region="penumbra 80-20 %", **facts))
-        wider = MM_PER_CM * (field_width_cm(p, q) - width)
-        lines.append(Line.of(tag, criteria["width"], wider, region="width at 50 %", **facts))
-    except InvalidInput as error:
-        notes.append(f"{scan.label}: no penumbra ({error})")
+    lines = [Line.of_judged(tag, item, region=WORDS[item.quantity], **facts) for item in judged]
+    missing = {"penumbra", "width"} - {item.quantity for item in judged}
+    notes = [f"{scan.label}: it shows no {' and no '.join(sorted(missing))}"] if missing else []
     common = (x >= p[0]) & (x <= p[-1])
     drawn = Drawn(
         f"{tag.beam} {name} {scan.kind} at {at}{_by(scan, ', ')}", "profile", "off axis [cm]", "dose [% of the axis]",

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spinedose._version import __version__
-from spinedose.compare.curves import Region
+from spinedose.curve_judging import Criterion, Judged
 from spinedose.errors import InvalidInput
-from spinedose.validate.criteria import Criterion
 
 Array = NDArray[np.float64]
 
@@ -154,21 +153,20 @@ class Line:
             Distance to agreement of each [mm], for limits that a distance may keep instead; NaN for none.
         """
         difference = np.atleast_1d(np.asarray(differences, dtype=np.float64))
-        shares = np.abs(difference) / criterion.limit
-        if distances_mm is not None and not math.isnan(criterion.or_mm):
-            near = np.abs(np.atleast_1d(np.asarray(distances_mm, dtype=np.float64))) / criterion.or_mm
-            shares = np.fmin(shares, near)
-        worst = int(np.argmax(shares))
-        where = "" if at_cm is None else f"{np.atleast_1d(np.asarray(at_cm, float))[worst]:.4g} cm"
-        numbers = len(difference), float(difference.mean()), float(difference[worst]), float(shares[worst])
-        return cls._made(tag, criterion, numbers, (quantity, field, depth, region), role, where, note)
+        places, distances = (
+            np.full(len(difference), math.nan) if v is None else np.atleast_1d(np.asarray(v, dtype=np.float64))
+            for v in (at_cm, distances_mm)
+        )
+        judged = Judged(region, criterion, difference, places, distances)
+        return cls.of_judged(
+            tag, judged, quantity=quantity, region=region, role=role, field=field, depth=depth, note=note
+        )
 
     @classmethod
-    def of_region(
+    def of_judged(
         cls,
         tag: Tag,
-        criterion: Criterion,
-        part: Region,
+        judged: Judged,
         *,
         quantity: str,
         region: str,
@@ -177,11 +175,10 @@ class Line:
         depth: str = "",
         note: str = "",
     ) -> Line:
-        """Make a line of a part of two compared curves; limits are percent of the curve's reference value."""
-        share = abs(part.worst_percent) / criterion.limit
-        numbers = part.n_points, part.mean_percent, part.worst_percent, share
-        where = f"{part.worst_at_cm:.4g} cm"
-        return cls._made(tag, criterion, numbers, (quantity, field, depth, region), role, where, note)
+        """Make a line of what was held against its limit; the texts are as in `Line`."""
+        where = "" if math.isnan(judged.worst_at_cm) else f"{judged.worst_at_cm:.4g} cm"
+        numbers = len(judged.differences), float(judged.differences.mean()), judged.worst, judged.share
+        return cls._made(tag, judged.criterion, numbers, (quantity, field, depth, region), role, where, note)
 
     @classmethod
     def _made(
@@ -195,7 +192,6 @@ class Line:
         note: str,
     ) -> Line:
         n, mean, worst, share = numbers
-        share = round(share, 9)
         if share > 1 and not math.isnan(criterion.wider):
             wider = "within" if abs(worst) <= criterion.wider else "beyond"
             wider = f"{wider} {criterion.wider:g} of {criterion.wider_source}"

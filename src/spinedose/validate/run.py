@@ -10,11 +10,11 @@ from pathlib import Path
 
 from spinedose._version import __version__
 from spinedose.backends.select import select_backend
+from spinedose.curve_judging import read_criteria
 from spinedose.errors import InvalidInput
 from spinedose.machine import Machine, read_machine
 from spinedose.validate.analytic import analytic
 from spinedose.validate.case import NO_HEAD, Bench, Case
-from spinedose.validate.criteria import read_criteria
 from spinedose.validate.lines import Outcome, Results, Tag
 from spinedose.validate.literature import POINTS, literature
 from spinedose.validate.scatter import TG71, scatter_factors

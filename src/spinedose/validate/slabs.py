@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.compare.curves import penumbra_cm
-from spinedose.settings import Settings
+from spinedose.curve_judging import Criterion
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.ideal import ideal_field_dose
 from spinedose.machine import Machine
 from spinedose.materials import material
 from spinedose.result import Dose
+from spinedose.settings import Settings
 from spinedose.units import MM_PER_CM
 from spinedose.validate.case import Bench
-from spinedose.validate.criteria import Criterion
 from spinedose.validate.in_water import Found
 from spinedose.validate.lines import HELD_OUT, Drawn, Line, Tag
 from spinedose.validate.tanks import as_drawn, as_voxels

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spinedose.curve_judging import output_criterion
 from spinedose.errors import InvalidInput
 from spinedose.grid import Volume
 from spinedose.machine import Machine
@@ -20,7 +21,6 @@ from spinedose.validate.in_water import (
     at_reference_depth,
     depth_dose_lines,
     dose_at,
-    output_criterion,
     profile_lines,
     size,
 )
@@ -39,8 +39,9 @@ COMMISSIONING = "dicom/monaco_agility_commissioning"
 DIODE_NOTE = (
     "Diode readings are not corrected for the detector's response. Size to be expected: several per cent too high in 1"
     " cm fields (notes on the data); a PTW SRS diode read up to 6.5 % high at 0.5 cm against film"
-    " (acemap.info/paper/295009610, abstract; factors of TRS-483 confirmed there). Factors of this very diode were"
-    " not at hand."
+    " (acemap.info/paper/295009610, abstract; factors of TRS-483 confirmed there). None is applied: the notes say"
+    " 'IBA photon diode', and a table with its factors was not at hand to read; Casar et al., Med Phys 46:944 (2019),"
+    " PMC7379629, measured six other diodes on a TrueBeam and a Versa HD."
 )
 
 DIODE_FIELDS_CM = (1.0, 2.0, 3.0, 5.0)
@@ -166,7 +167,7 @@ def agility(bench: Bench, tag: Tag, machine: Machine | None) -> Found:
     folder = bench.data / COMMISSIONING
     main, other = Setup.of(model), Setup.of(model, is_other=True)
     notes.append(f"Set-up of depth doses, from the beam's provenance: {main}; of the profiles: {other}.")
-    notes.append("The diode of the profiles (PTW 60008) counts as a point: its size is not at hand with a source.")
+    notes.append("The diode of the profiles (PTW 60008) counts as a disc of 1 mm2: as remembered, without a source.")
     for name in ("06MV_05x05_Open.mcc", "06MV_10x10.mcc"):
         for scan in read_measurements(folder / name).scans:
             if not bench.wants(scan.field_x_cm):

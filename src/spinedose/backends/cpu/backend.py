@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from spinedose.grid import Grid, Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.materials import Material
 from spinedose.segments import Segments
+
+if TYPE_CHECKING:
+    from spinedose.compare.gamma import GammaTask
 
 BUNDLE = 8
 """Directions swept together: their sources are made by one matrix product, their states fit into the cache."""
@@ -38,6 +41,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     fan_budget_bytes = 128 * 2**20
+    most_moments_bytes = 2**62  # all at once: what does not fit into memory, the system swaps
 
     def __init__(self) -> None:
         from numba import get_num_threads
@@ -141,16 +145,24 @@ class CpuBackend(Backend):
             moments.electron_dose,
         )
 
-    def transport(
+    def settle(self, field: Moments | None, halo: Moments, cones: ConeTable, directions: Directions) -> Any:
+        """See `Backend.settle`."""
+        from threadpoolctl import threadpool_limits
+
+        if field is None:  # a voxel of the field, of nothing
+            field = replace(halo, values=np.zeros_like(halo.values[:1, :1, :, :1]))
+        with threadpool_limits(limits=1, user_api="blas"):  # as in `carry`
+            return _Combined.of(field, halo, cones, directions)
+
+    def carry(
         self,
         scene: Scene,
-        field: Moments,
-        halo: Moments,
+        sources: list[Any],
         cones: ConeTable,
         directions: Directions,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """See `Backend.transport`."""
+        """See `Backend.carry`; of one slab, which `most_moments_bytes` makes sure of."""
         from numba import get_num_threads
         from threadpoolctl import threadpool_limits
 
@@ -163,7 +175,8 @@ class CpuBackend(Backend):
         own = _for_electrons(scene, cones)
         # all loops are parallel already: matrix products that start threads of their own would only wait
         with threadpool_limits(limits=1, user_api="blas"):
-            here = _Combined.of(field, halo, cones, directions)
+            here: _Combined = sources.pop()
+            assert not sources, "the CPU has all moments at once"
             for is_turned in (False, True):
                 # rays that run mostly along x are swept in an array with x and y exchanged: rows stay contiguous
                 if is_turned:
@@ -206,6 +219,12 @@ class CpuBackend(Backend):
         """See `Backend.electron_dose`."""
         dose: NDArray[np.float32] = moments.electron_dose
         return dose
+
+    def gamma(self, task: GammaTask) -> NDArray[np.float32]:
+        """See `Backend.gamma`."""
+        from spinedose.compare.gamma import search_on_cpu
+
+        return search_on_cpu(task)
 
 
 def _as_swept(values: NDArray[Any], is_turned: bool) -> NDArray[Any]:

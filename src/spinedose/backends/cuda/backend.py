@@ -7,11 +7,13 @@ GPU, `(numpy, ...)` where the unchanged kernels are compiled as C++, so that all
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,9 @@ from spinedose.machine import BeamModel, Machine
 from spinedose.materials import Material
 from spinedose.segments import Segments
 
+if TYPE_CHECKING:
+    from spinedose.compare.gamma import GammaTask
+
 log = logging.getLogger(__name__)
 
 KERNELS = {
@@ -56,6 +61,7 @@ KERNELS = {
     "depth": ("radiological_depth",),
     "terma": ("release", "add_moments"),
     "sweep": ("sweep", "add_up"),
+    "gamma": ("find_gamma",),
 }
 """Kernels of each file in `kernels/`."""
 
@@ -66,6 +72,9 @@ THREADS = 128
 
 SHARE_OF_FREE = 0.6
 """Part of the free device memory that blocks of directions, fans and energies may fill."""
+
+SHARE_OF_MOMENTS = 0.25
+"""Part of the whole device memory that moments may fill; of the whole, so that the same device makes the same slabs."""
 
 MOST_DIRECTIONS = 32
 """Directions swept together at most: by then there are rays enough for any device."""
@@ -94,6 +103,12 @@ def _on_device(
 
     @wraps(verb)
     def on_device(self: CudaBackend, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if os.getpid() != self._process:
+            raise BackendUnavailable(
+                "This GPU's backend was made by another process",
+                "a CUDA context does not survive a fork",
+                "Start worker processes by 'spawn' (multiprocessing.get_context), and select the backend there",
+            )
         try:
             with self.context():
                 return verb(self, *args, **kwargs)
@@ -141,6 +156,7 @@ class CudaBackend(Backend):
         self.number = number
         self.device = device
         self._budget_bytes = budget_bytes
+        self._process = os.getpid()
         with self.context():
             modules = {name: compile_kernels(code=kernel_source(name), options=OPTIONS) for name in KERNELS}
             self._kernel = {
@@ -285,19 +301,33 @@ class CudaBackend(Backend):
         )  # fmt: skip
 
     @_on_device
-    def transport(
+    def settle(self, field: Moments | None, halo: Moments, cones: ConeTable, directions: Directions) -> Any:
+        """See `Backend.settle`."""
+        outer, bright = self._stored(halo), None
+        if field is not None:
+            inner, parts = self._stored(field), len(cones.energy)
+            place = np.add.outer(len(inner) // parts * np.arange(parts), np.arange(len(outer) // parts)).ravel()
+            start = np.subtract(field.low, halo.low)
+            there = tuple(slice(a, a + n) for a, n in zip(start, inner.shape[1:], strict=True))
+            for moment, target in zip(outer, place, strict=True):
+                inner[target] += moment[there]
+            bright = self._compressed(inner, field, cones, directions, FIELD_TOLERANCE)
+        return _Settled(bright, self._compressed(outer, halo, cones, directions, HALO_TOLERANCE))
+
+    @_on_device
+    def carry(
         self,
         scene: Scene,
-        field: Moments,
-        halo: Moments,
+        sources: list[Any],
         cones: ConeTable,
         directions: Directions,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """See `Backend.transport`."""
+        """See `Backend.carry`."""
         if len(cones.basis.stages) > MOST_CHAINS:
             raise UnsupportedPlan("The cone table has too many chains for a GPU", f"there is room for {MOST_CHAINS}")
-        bright, dim = self._combined(field, halo, cones, directions)
+        bright, dim = _Slabs([one.field for one in sources if one.field is not None]), _Slabs([s.halo for s in sources])
+        sources.clear()
         deposit = self.xp.zeros(scene.density.shape, np.float32)
         for_electrons = self._scaled(scene, cones.density_factor)
         along = np.argmax(np.abs(directions.vector / scene.grid.spacing_cm), axis=1)
@@ -310,17 +340,17 @@ class CudaBackend(Backend):
             # and write side by side in every slab
             matters, left = (scene.density, for_electrons, scene.material), deposit
             if is_turned:
-                bright = bright.turned(self.xp)  # one after the other: the memory of the first serves the second
-                dim = dim.turned(self.xp)
+                bright.turn(self.xp)
+                dim.turn(self.xp)
                 matters = tuple(self.xp.ascontiguousarray(one.transpose(0, 2, 1)) for one in matters)
                 left = self.xp.zeros(matters[0].shape, np.float32)
-            ways = way_structs(directions, scene.grid, chosen, is_turned)
 
             def report(share: float, done: float = done, part: float = len(chosen) / len(along)) -> None:
                 if progress is not None:
                     progress(done + part * share)
 
-            self._sweep(matters, ways, cones, bright.part(chosen), dim.part(chosen), left, report)
+            ways = way_structs(directions, scene.grid, chosen, is_turned)
+            self._sweep(matters, ways, chosen, cones, bright, dim, left, report)
             done += len(chosen) / len(along)
             if is_turned:
                 deposit += left.transpose(0, 2, 1)
@@ -330,13 +360,14 @@ class CudaBackend(Backend):
         self,
         matters: tuple[Any, ...],
         ways: NDArray[np.void],
+        chosen: NDArray[np.intp],
         cones: ConeTable,
-        bright: _Combined,
-        dim: _Combined,
+        bright: _Slabs,
+        dim: _Slabs,
         left: Any,
         report: Progress,
     ) -> None:
-        """Stages D and E for directions of one storage order, in blocks; adds to `left`."""
+        """Stages D and E for the chosen directions, of one storage order, in blocks; adds to `left`."""
         chains, size = chains_struct(cones.basis), cones.basis.size
         matter = matters[0]
         n0, n1, n2 = matter.shape
@@ -344,14 +375,11 @@ class CudaBackend(Backend):
         rays = max(n0, n1) * n2
         lattice, returned = self.upload(ways), self.upload(cones.returned, np.float32)
         sends_back = np.int32(len(cones.returned) > 1)
-        each = 4 * (matter.size + size * (bright.voxels + dim.voxels))
+        each = 4 * (matter.size + size * (bright.voxels + dim.voxels + max(bright.spare_voxels, dim.spare_voxels)))
 
         def work(a: int, b: int) -> None:
             deposit = self.xp.empty((b - a, *matter.shape), np.float32)
-            sources = [
-                self.xp.matmul(self.upload(part.rows(a, b)), part.values.reshape(-1, part.voxels))
-                for part in (bright, dim)
-            ]
+            sources = [part.sources(self, chosen[a:b], size) for part in (bright, dim)]
             self.launch(
                 "sweep", (rays, b - a), (THREADS, 1),
                 *matters, returned, sends_back, shape, lattice[a:b], chains,
@@ -362,22 +390,6 @@ class CudaBackend(Backend):
 
         self.in_blocks(len(ways), self.block(len(ways), each, MOST_DIRECTIONS), work)
 
-    def _combined(
-        self, field: Moments, halo: Moments, cones: ConeTable, directions: Directions
-    ) -> tuple[_Combined, _Combined]:
-        """Combinations of all moments in the field's box, and of the halo's in its own (transport.md, 6)."""
-        inner, outer = self._stored(field), self._stored(halo)
-        parts = len(cones.energy)
-        place = np.add.outer(len(inner) // parts * np.arange(parts), np.arange(len(outer) // parts)).ravel()
-        start = np.subtract(field.low, halo.low)
-        there = tuple(slice(a, a + n) for a, n in zip(start, inner.shape[1:], strict=True))
-        for moment, target in zip(outer, place, strict=True):
-            inner[target] += moment[there]
-        return (
-            self._compressed(inner, field, cones, directions, FIELD_TOLERANCE),
-            self._compressed(outer, halo, cones, directions, HALO_TOLERANCE),
-        )
-
     def _stored(self, moments: Moments) -> Any:
         """Moments as `new_moments` lets them lie in memory, (S (L + 1)^2, b0, b1, b2)."""
         return self.xp.ascontiguousarray(moments.values.transpose(2, 0, 1, 3))
@@ -385,23 +397,32 @@ class CudaBackend(Backend):
     def _compressed(
         self, stored: Any, moments: Moments, cones: ConeTable, directions: Directions, tolerance: float
     ) -> _Combined:
-        """The few combinations of moments that matter, in the memory of the moments; and what makes sources of them."""
+        """The few combinations of moments that matter, and what makes sources of them."""
         flat = stored.reshape(len(stored), -1)
         step = -(-flat.shape[1] // PIECES)
-        pieces = [flat[:, a : a + step] for a in range(0, flat.shape[1], step)]
-        products = self.xp.stack([self.xp.matmul(piece, piece.T) for piece in pieces])
-        covariance = self.to_host(products.sum(axis=0, dtype=np.float64))
-        combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
-        factors, rank = self.upload(combine, np.float32), len(combine)
+        pieces = [slice(a, a + step) for a in range(0, flat.shape[1], step)]
+        products = self.xp.zeros((len(flat), len(flat)), np.float64)
         for piece in pieces:
-            piece[:rank] = self.xp.matmul(factors, piece)
-        values = flat[:rank].reshape(rank, *stored.shape[1:])
-        return _Combined(moments.low, values, weights.astype(np.float32), flat[rank:])
+            products += self.xp.matmul(flat[:, piece], flat[:, piece].T)
+        covariance = self.to_host(products)
+        combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
+        factors = self.upload(combine, np.float32)
+        values = self.xp.empty((len(combine), flat.shape[1]), np.float32)
+        for piece in pieces:
+            values[:, piece] = self.xp.matmul(factors, flat[:, piece])
+        return _Combined(moments.low, values.reshape(-1, *stored.shape[1:]), weights.astype(np.float32))
 
     @_on_device
     def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
         """See `Backend.electron_dose`."""
         return self.to_host(moments.electron_dose)
+
+    @_on_device
+    def gamma(self, task: GammaTask) -> NDArray[np.float32]:
+        """See `Backend.gamma`."""
+        from spinedose.backends.cuda.gamma import gamma
+
+        return gamma(self, task)
 
     def _scaled(self, scene: Scene, factor: NDArray[np.float32]) -> Any:
         """Density times a factor of each material."""
@@ -432,6 +453,15 @@ class CudaBackend(Backend):
             return self._budget_bytes
         free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
         return int(SHARE_OF_FREE * free)
+
+    @property
+    def most_moments_bytes(self) -> int:  # type: ignore[override]
+        """See `Backend`; less than planned when others have taken the memory."""
+        if self._budget_bytes is not None:
+            return self._budget_bytes // 2
+        with self.context():
+            whole = self.xp.cuda.runtime.memGetInfo()[1]
+            return min(int(SHARE_OF_MOMENTS * whole), self._budget() // 2)
 
     def block(self, count: int, each_bytes: int, most: int | None = None) -> int:
         """How many of `count` things that need so many bytes each are done at a time: equal blocks in the budget."""
@@ -474,41 +504,83 @@ class _Combined:
         On the device.
     weights : ndarray float32, shape (M, K, r)
         Not on the device.
-    spare : array float32, shape (any, voxels)
-        Memory that may be used.
     """
 
     low: tuple[int, ...]
     values: Any
     weights: NDArray[np.float32]
-    spare: Any
 
     @property
     def voxels(self) -> int:
         """Voxels of the box."""
         return int(np.prod(self.values.shape[1:]))
 
-    @property
-    def box(self) -> np.void:
-        """The box as kernels take it."""
-        return box_struct(self.low, self.values.shape[1:])
-
     def turned(self, xp: Any) -> _Combined:
         """The same with x and y exchanged."""
         z, y, x = self.low
-        r, b0, b1, b2 = self.values.shape
-        memory = self.spare[:r] if len(self.spare) >= r else xp.empty((r, self.voxels), np.float32)
-        values = memory.reshape(r, b0, b2, b1)
-        values[...] = self.values.transpose(0, 1, 3, 2)
-        return _Combined((z, x, y), values, self.weights, self.spare[r:])
+        return _Combined((z, x, y), xp.ascontiguousarray(self.values.transpose(0, 1, 3, 2)), self.weights)
 
-    def part(self, chosen: NDArray[np.intp]) -> _Combined:
-        """The same for some directions."""
-        return _Combined(self.low, self.values, self.weights[chosen], self.spare)
+    def sources(self, backend: CudaBackend, chosen: NDArray[np.intp]) -> Any:
+        """Sources of some directions, (K directions, voxels)."""
+        rows = self.weights[chosen].reshape(-1, self.weights.shape[2])
+        return backend.xp.matmul(backend.upload(rows), self.values.reshape(-1, self.voxels))
 
-    def rows(self, a: int, b: int) -> NDArray[np.float32]:
-        """Matrix of the directions a up to but not including b, (K (b - a), r)."""
-        return self.weights[a:b].reshape(-1, self.weights.shape[2])
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Settled:
+    """What `settle` makes of a slab: combinations of all moments in the field's box, and of the halo's in its own."""
+
+    field: _Combined | None
+    halo: _Combined
+
+
+class _Slabs:
+    """Combinations of moments in slabs that together fill a box of the grid, or in none.
+
+    Parameters
+    ----------
+    slabs : list of _Combined
+        They follow each other along z.
+    """
+
+    def __init__(self, slabs: list[_Combined]) -> None:
+        for before, after in pairwise(slabs):
+            assert after.low == (before.low[0] + before.values.shape[1], *before.low[1:])
+            assert after.values.shape[2:] == before.values.shape[2:]
+        self._slabs = slabs
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the box."""
+        return sum(slab.voxels for slab in self._slabs)
+
+    @property
+    def spare_voxels(self) -> int:
+        """Voxels of the slab whose sources are held twice while they are put in their place."""
+        return max(slab.voxels for slab in self._slabs) if len(self._slabs) > 1 else 0
+
+    @property
+    def box(self) -> np.void:
+        """The box as kernels take it."""
+        if not self._slabs:
+            return box_struct((0, 0, 0), (0, 0, 0))
+        planes = sum(slab.values.shape[1] for slab in self._slabs)
+        return box_struct(self._slabs[0].low, (planes, *self._slabs[0].values.shape[2:]))
+
+    def turn(self, xp: Any) -> None:
+        """Exchange x and y, slab after slab: the memory of the first serves the next."""
+        for n in range(len(self._slabs)):
+            self._slabs[n] = self._slabs[n].turned(xp)
+
+    def sources(self, backend: CudaBackend, chosen: NDArray[np.intp], size: int) -> Any:
+        """Sources of some directions, (K directions, voxels); K is `size`."""
+        if len(self._slabs) == 1:
+            return self._slabs[0].sources(backend, chosen)
+        whole, start = backend.xp.empty((size * len(chosen), self.voxels), np.float32), 0
+        for slab in self._slabs:
+            whole[:, start : start + slab.voxels] = slab.sources(backend, chosen)
+            start += slab.voxels
+        return whole
 
 
 def _shape(grid: Grid) -> np.void:

@@ -1,4 +1,4 @@
-"""Limits and where they come from, read from `criteria.toml`."""
+"""Limits of curves and of numbers in water, and where they come from, read from `criteria.toml`."""
 
 from __future__ import annotations
 

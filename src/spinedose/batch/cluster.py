@@ -37,6 +37,9 @@ CONFIG = {
 PATIENCE = "30s"
 """How long a scheduler may take to answer."""
 
+SETUP = "spinedose.batch.worker_setup"
+"""Module that every worker loads first."""
+
 SILENT = logging.CRITICAL
 """From which level on Dask may write to the terminal: what it says of workers that end reads like an error of ours."""
 
@@ -82,7 +85,7 @@ def worker_options(workers: int, *, cores: int, devices: Sequence[str] = ()) -> 
         env = {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = devices[number]
-        own = {"memory_limit": _memory_limit(workers), "silence_logs": SILENT}
+        own = {"memory_limit": _memory_limit(workers), "silence_logs": SILENT, "preload": [SETUP]}
         options.append({"name": number, "nthreads": 1, "env": env, **own})
     return options
 

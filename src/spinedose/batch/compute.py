@@ -158,6 +158,8 @@ def scenario_facts(scenario: Scenario) -> dict[str, Any]:
         facts["ct"]["ct"] = _series(folder)
         structures = str(scenario.ct.structures)
         facts["ct"]["structures"] = _content(structures, ()) if structures else ""
+        if isinstance(facts["ct"]["registration"], str):
+            facts["ct"]["registration"] = _content(facts["ct"]["registration"], ())
     return facts
 
 

@@ -45,7 +45,7 @@ def program() -> dict[str, str]:
     kernels = _resources.folder("kernels")
     data = _resources.folder("beam_data")
     machines = {path.parent for path in data.glob("*/machine.toml")}
-    others = [path for path in _files(data) if path.parent not in machines and path.suffix != ".md"]
+    others = [path for path in _files(data) if path.parent not in machines]
     return {
         "version": __version__,
         "code": tree_digest(package, code),
@@ -91,4 +91,5 @@ def versions() -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(path for path in files if path.suffix != ".md")

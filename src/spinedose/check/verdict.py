@@ -32,7 +32,8 @@ def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tupl
         why = missing or ["No criterion could be judged: there is nothing to compare."]
         return "not compared", (*problems, *why)
     nearest = max(judged, key=_used)
-    all_within = f"All {len(judged)} comparisons are within their limits; nearest to its limit is {sentence(nearest)}"
+    many = f"All {len(judged)} comparisons are within their limits; nearest to its limit is {sentence(nearest)}"
+    all_within = many if len(judged) > 1 else f"The only comparison is within its limit: {sentence(nearest)}"
     if missing and not failed:
         return "not compared", (*problems, *missing, all_within)
     if problems or failed:

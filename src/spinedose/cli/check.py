@@ -323,9 +323,11 @@ def _places(written: list[Path]) -> Iterator[str]:
 def _headline(found: Check) -> str:
     """The verdict in one line."""
     label = f"Plan '{found.names.plan_label}'" if found.names.plan_label else "The plan"
-    if found.verdict == "not compared":
-        return f"NOT COMPARED: {label} was computed, and held against nothing."
     count = len(found.judgement.judged) if found.judgement is not None else 0
+    if found.verdict == "not compared":
+        points = "1 point of a beam" if count == 1 else f"{count} points of beams"
+        against = f"held against its dose at {points} only, within limits" if count else "held against nothing"
+        return f"NOT COMPARED: {label} was computed, and {against}."
     outside = sum(not one.within for one in found.judgement.judged) if found.judgement is not None else 0
     if found.verdict == "within":
         return f"WITHIN: {label} keeps all {count} criteria."

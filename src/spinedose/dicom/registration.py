@@ -63,8 +63,7 @@ def read_registration(path: PathLike, source_uid: str, target_uid: str) -> Array
                 f"it has {', '.join(sorted(found)) or 'none of the two'}",
                 "Name the registration of these two images",
             )
-    into: Array = np.linalg.solve(found[target_uid], found[source_uid])
-    return into
+    return np.asarray(np.linalg.solve(found[target_uid], found[source_uid]), dtype=np.float64)
 
 
 def _matrix(item: Item) -> Array:

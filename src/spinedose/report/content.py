@@ -954,8 +954,10 @@ def _profile_point(places: Sequence[Place]) -> Place | None:
 
 def _about_profiles(about: Place, doses: int) -> str:
     x, y, z = (figure(10 * value, 1) for value in about.point_cm)
-    kinds = " Full lines: recalculated; dashed: planned." if doses > 1 else ""
-    return f"At x = {x}, y = {y}, z = {z} mm (DICOM).{kinds} Both doses are interpolated on their own voxels."
+    more = " Interpolated between the voxels of the dose."
+    if doses > 1:
+        more = " Full lines: recalculated; dashed: planned. Both doses are interpolated on their own voxels."
+    return f"At x = {x}, y = {y}, z = {z} mm (DICOM).{more}"
 
 
 _DIRECTIONS = (("Right to left", "x"), ("Anterior to posterior", "y"), ("Inferior to superior", "z"))

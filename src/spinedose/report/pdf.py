@@ -62,7 +62,7 @@ MOST_ROWS = {
 LEAST_ROWS = {"findings": 8, "quality": 7, "limits": 6, "metrics": 6, "eqd2": 4}
 MOST_SENTENCES, MOST_REASONS = 16, 8
 """Rows of tables by their anchors, at most and at least, sentences of a list, and reasons beside the verdict."""
-DVH_MM, LOW_DVH_MM = 66.0, 50.0
+DVH_MM, LOW_DVH_MM = 66.0, 44.0
 """Height of histograms, and where less than half of the room is left."""
 PAPER_METRICS = {
     "target": ("Mean", "D95%", "D2%"),
@@ -266,7 +266,7 @@ class _Paper:
         if table.anchor == "metrics":
             rows = self.on_paper(rows)
         if table.anchor == "eqd2":
-            rows = self.eqd2_on_paper(rows)
+            rows = self.eqd2_on_paper(rows) or rows
         most = max(round(self.room * MOST_ROWS.get(table.anchor, 30)), LEAST_ROWS.get(table.anchor, 3))
         less = len(table.rows) - min(len(rows), most)
         left_out = (f"{less} more {'row is' if less == 1 else 'rows are'} in the HTML report.",) if less else ()

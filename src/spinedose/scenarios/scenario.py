@@ -103,6 +103,12 @@ class OtherCt:
         """The folder, or the series UID."""
         return (self.ct.uid or "a CT in memory") if isinstance(self.ct, CtImage) else str(self.ct)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Files and folders that are read for it."""
+        named = (self.ct, self.structures, self.registration)
+        return tuple(Path(one) for one in named if isinstance(one, str | Path) and str(one))
+
 
 @dataclass(frozen=True, slots=True)
 class DensityChange:

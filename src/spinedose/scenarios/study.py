@@ -22,6 +22,7 @@ from spinedose.density import CtImage
 from spinedose.engine import Memory, PreparedPatient, irradiate, prepare_patient
 from spinedose.errors import InvalidInput
 from spinedose.grid import Volume
+from spinedose.hu_curve import read_curve
 from spinedose.machine import Machine
 from spinedose.machine_change import MachineChange
 from spinedose.nested import FineBox
@@ -264,6 +265,15 @@ class Study:
                 "Give as many as there are fractions, or one for all",
             )
         scaled_beams(self.plan, tuple(scenario.factors_of_beams.items()), scenario.name)
+        if scenario.curve:
+            read_curve(scenario.curve)
+        for path in scenario.ct.paths if scenario.ct is not None else ():
+            if not path.exists():
+                raise InvalidInput(
+                    f"'{path}' of scenario '{scenario.name}' is not there",
+                    "it could not be read later",
+                    "Correct the path",
+                )
         named = {one.structure for one in self._materials if one.structure}
         for change in scenario.densities:
             if change.structure in named:

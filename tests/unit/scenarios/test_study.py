@@ -14,7 +14,7 @@ from spinedose import engine
 from spinedose.compare.dvh import dvh
 from spinedose.density import CtImage
 from spinedose.engine import compute_dose
-from spinedose.errors import InvalidInput
+from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.hu_curve import read_curve
 from spinedose.machine_change import MachineChange
@@ -397,6 +397,10 @@ def test_what_cannot_be_computed_is_refused_before_anything_is() -> None:
         study.run([Scenario("twice", Setup(0.1)), Scenario("twice", Setup(0.2))])
     with pytest.raises(InvalidInput, match="no structure 'Liver'"):
         study.run([Scenario("liver", densities=(DensityChange("Liver", 1.0),))])
+    with pytest.raises(InvalidInput, match="'nowhere' of scenario 'late' is not there"):
+        study.run([Scenario("late", ct=OtherCt("nowhere"))])
+    with pytest.raises(BeamDataError, match="'no curve' cannot be read"):
+        study.run([Scenario("late", curve="no curve")])
 
 
 def test_hashes_tell_data_apart_and_not_patients() -> None:

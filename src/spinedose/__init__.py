@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from spinedose.dicom.dose import read_dose
     from spinedose.dicom.plan import read_plan
     from spinedose.dicom.structures import read_structures
-    from spinedose.engine import compute_dose
+    from spinedose.engine import compute_dose, irradiate
     from spinedose.errors import InvalidInput, SpinedoseError, UnknownMachine, UnsupportedPlan
     from spinedose.grid import Grid, Volume
     from spinedose.machine import list_machines
     from spinedose.machine import read_machine as machine
+    from spinedose.machine_change import MachineChange
+    from spinedose.patient import prepare_patient
     from spinedose.plan import Beam, Plan
     from spinedose.result import Dose
     from spinedose.settings import Settings
+    from spinedose.setup import Setup
     from spinedose.structures import Structure, StructureSet
 
 __all__ = [
@@ -44,8 +47,10 @@ __all__ = [
     "Dose",
     "Grid",
     "InvalidInput",
+    "MachineChange",
     "Plan",
     "Settings",
+    "Setup",
     "SpinedoseError",
     "Structure",
     "StructureSet",
@@ -55,8 +60,10 @@ __all__ = [
     "__version__",
     "check",
     "compute_dose",
+    "irradiate",
     "list_machines",
     "machine",
+    "prepare_patient",
     "read_ct",
     "read_dose",
     "read_plan",
@@ -71,8 +78,10 @@ _HOMES = {
     "Dose": "spinedose.result",
     "Grid": "spinedose.grid",
     "InvalidInput": "spinedose.errors",
+    "MachineChange": "spinedose.machine_change",
     "Plan": "spinedose.plan",
     "Settings": "spinedose.settings",
+    "Setup": "spinedose.setup",
     "SpinedoseError": "spinedose.errors",
     "Structure": "spinedose.structures",
     "StructureSet": "spinedose.structures",
@@ -81,8 +90,10 @@ _HOMES = {
     "Volume": "spinedose.grid",
     "check": "spinedose.check",
     "compute_dose": "spinedose.engine",
+    "irradiate": "spinedose.engine",
     "list_machines": "spinedose.machine",
     "machine": "spinedose.machine",
+    "prepare_patient": "spinedose.patient",
     "read_ct": "spinedose.dicom.ct",
     "read_dose": "spinedose.dicom.dose",
     "read_plan": "spinedose.dicom.plan",

@@ -17,7 +17,9 @@ TARGET_TYPES = ("PTV", "CTV", "GTV")
 
 _TARGET_NAME = re.compile(r"(?<![a-z])[pcgi]tv", re.IGNORECASE)
 _CORD_NAME = re.compile(
-    r"(?<!re)cord|spinal|myelon|r(ü|ue)ckenmark|moelle|cauda|thecal|medulla|(vertebral|neural)[ _-]*canal|^(prv[ _-]*)?canal", re.IGNORECASE
+    r"(?<!re)cord|spinal|myelon|r(ü|ue)ckenmark|moelle|cauda|thecal|medulla|(vertebral|neural)[ _-]*canal"
+    r"|^(prv[ _-]*)?canal",
+    re.IGNORECASE,
 )
 _NO_CORD_NAME = re.compile(r"vocal|umbilical", re.IGNORECASE)
 

@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 from made_check import PATIENT, PATIENT_ID, UID, made_check, without_planned_dose
 
+from spinedose.check import Eqd2Found, MetricPair
 from spinedose.errors import SpinedoseError
 from spinedose.report import write_pdf
 
@@ -92,3 +93,13 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "reportlab", None)
     with pytest.raises(SpinedoseError, match=r"reportlab is not installed.*spinedose\[report\]"):
         write_pdf(made_check(), tmp_path / "report.pdf")
+
+
+def test_eqd2_is_in_it_for_organs_alone_too(record, tmp_path):
+    assert "EQD2" in text_of(record)
+    check = made_check()
+    pair = MetricPair("D0.03cc[Gy]", "Gy", 44.0, 42.0)
+    eqd2 = Eqd2Found(3.0, "somebody, 2021", (pair, replace(pair, name="Mean[Gy]")))
+    found = tuple(replace(one, eqd2=eqd2 if one.name == "Oesophagus" else None) for one in check.found)
+    text = text_of(write_pdf(replace(check, found=found), tmp_path / "organs.pdf"))
+    assert "EQD2" in text and "somebody, 2021" in text

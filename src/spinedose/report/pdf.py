@@ -273,7 +273,7 @@ class _Paper:
         remarks = (" ".join((*left_out, *table.remarks)),) if left_out or table.remarks else ()
         sources = table.sources
         if table.anchor == "eqd2":  # those of organs come last
-            sources = sources[: max((int(row.cells[-1].text) for row in rows[:most]), default=0)]
+            sources = sources[: max((int(row.cells[-1].text or 0) for row in rows[:most]), default=0)]
         return Table(table.anchor, table.title, table.lead, table.columns, rows[:most], sources, remarks)
 
     def on_paper(self, rows: Sequence[Row]) -> tuple[Row, ...]:

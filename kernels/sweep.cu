@@ -81,9 +81,9 @@ extern "C" __global__ void __launch_bounds__(128) sweep(
     float u[MOST_CHAINS], v[MOST_CHAINS], w[MOST_CHAINS];  // energy with three, two, one stage to go
 #pragma unroll
     for (int c = 0; c < MOST_CHAINS; ++c) u[c] = v[c] = w[c] = 0.0f;
-    size_t before = 0;  // the voxel that the ray comes from, what that returns, and whether there is matter in it
+    size_t before = 0;  // the voxel that the ray comes from, what that returns, and how much of it can be held there
     float returned_before = 0.0f;
-    bool is_matter_before = false;
+    float held_before = 0.0f;
     for (int t = 0; t < slabs; ++t) {
         const int new_row_shift = int(floorf(way.slope_row * float(t) + way.offset_row));
         const int new_column_shift = int(floorf(way.slope_column * float(t) + way.offset_column));
@@ -100,8 +100,8 @@ extern "C" __global__ void __launch_bounds__(128) sweep(
         const float path = density[here] * way.step, electron_path = electron_density[here] * way.step;
         float stays = 0.0f;
         if (sends_back) {
-            const float own = returned[material[here]], share = own - returned_before;
-            if (!is_new && is_matter_before && own != 0.0f && share > 0.0f) {
+            const float own = returned[material[here]], share = (own - returned_before) * held_before;
+            if (!is_new && own != 0.0f && share > 0.0f) {
                 float back = 0.0f;
 #pragma unroll
                 for (int c = 1; c < MOST_CHAINS; ++c) {
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(128) sweep(
             }
             before = here;
             returned_before = own;
-            is_matter_before = path != 0.0f;
+            held_before = fminf(density[here], 1.0f);
         }
 #pragma unroll
         for (int c = 0; c < MOST_CHAINS; ++c) {

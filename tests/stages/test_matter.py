@@ -143,3 +143,24 @@ def test_electrons_come_back_from_heavier_matter(backend: Backend, host: Callabl
     assert np.all(more[6:] < 1e-9), "all others get less, by what came back"
     ratio = more[9:] / along[0][9:]
     assert np.all(np.diff(ratio[:3]) > 0), "the photons' share grows behind"
+
+
+@pytest.mark.parametrize("rho", [1e-4, 0.1])
+def test_thin_matter_holds_of_what_comes_back_as_much_as_it_can_stop(
+    backend: Backend, host: Callable, carry: Callable, rho: float
+) -> None:
+    """A voxel that is almost empty before bone gets a dose, not an energy, like that of water there."""
+    energy = np.zeros((2, 2, 1))
+    energy[0, :, 0] = 0.0, 1.0  # no photons, electrons
+    cones = replace(
+        ConeTable(RadialBasis((0.05, 0.8), (1, 1)), np.array([0.0, 180.0]), energy),
+        density_factor=np.ones(3, np.float32), returned=np.array([0.0, 0.1, 0.03], np.float32),
+    )  # fmt: skip
+    source = np.ones((1, 1, 1), np.float32)
+    doses = []
+    for density in (1.0, rho):
+        scene = layered(backend, [0] * 6 + [1] * 3, [1.0] * 5 + [density] + [3.7] * 3)
+        energy = host(carry(scene, source, cones, (0.0, 1.0, 0.0), low=(4, 4, 4)))[4, 1:-1, 4].astype(float)
+        doses.append(energy[5] / density)
+    # thin: all of the energy that reaches its face reaches its end; in water a part stopped before
+    assert 1.0 < doses[1] / doses[0] < 2.0

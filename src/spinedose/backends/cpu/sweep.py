@@ -222,6 +222,8 @@ def rows_with_faces(kind):
 def _send_back(kind, returned, density, here, there, low, high, first, last, state, at, deposit):
     """Electrons that come into matter which scatters them more: some of their energy stays in the voxel before it.
 
+    Of a voxel less dense than water only as much as it can stop: nearly empty ones would get an enormous dose.
+
     Row of voxels `here`, and `there` on the same rays one step before (both flat, of voxel 0); electrons have the rows
     `first` up to `last` of `state`, whose voxel 0 is at `at` in row 0 (docs/theory/heterogeneity.md, equation 4).
     """
@@ -230,8 +232,8 @@ def _send_back(kind, returned, density, here, there, low, high, first, last, sta
         if own == 0:
             continue
         before = np.int64(there) + i
-        share = own - returned[kind[before]]
-        if share <= 0 or density[before] == 0:
+        share = (own - returned[kind[before]]) * min(density[before], np.float32(1.0))
+        if share <= 0:
             continue
         back = np.float32(0.0)
         for s in range(first, last):

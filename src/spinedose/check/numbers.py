@@ -22,7 +22,7 @@ from spinedose.check.outcome import (
     StructureGamma,
     TargetQuality,
 )
-from spinedose.compare.dvh import Dvh, dvh
+from spinedose.compare.dvh import Dvh, cells_of, dvh_of
 from spinedose.compare.gamma import GammaResult, Search, gamma_index, search_on_cpu
 from spinedose.compare.metrics import (
     STANDARD,
@@ -123,12 +123,24 @@ def _gamma_in(gamma: GammaResult, name: str, region: Volume | None) -> Structure
 
 def histogram(dose: Volume, structure: Structure) -> tuple[Dvh | None, str]:
     """A histogram, or why there is none."""
+    return histograms([dose], structure)[0]
+
+
+def histograms(doses: Sequence[Volume], structure: Structure) -> list[tuple[Dvh | None, str]]:
+    """Histograms of several doses in a structure, which is cut into cells once; or why there is none."""
     if not structure.contours_cm:
-        return None, "it has no contours"
+        return [(None, "it has no contours")] * len(doses)
+    found: list[tuple[Dvh | None, str]] = []
     try:
-        return dvh(dose, structure), ""
+        cells = cells_of(structure)
     except InvalidInput as error:
-        return None, error.why or error.problem
+        return [(None, error.why or error.problem)] * len(doses)
+    for dose in doses:
+        try:
+            found.append((dvh_of(dose, cells), ""))
+        except InvalidInput as error:
+            found.append((None, error.why or error.problem))
+    return found
 
 
 def structures_of(
@@ -161,8 +173,8 @@ def _structure(
     facts = (structure.name, structure.type, role, structure.color)
     if role not in MEASURED_ROLES or not structure.contours_cm:
         return StructureFound(*facts, math.nan, None, None, (), "" if structure.contours_cm else "it has no contours")
-    ours, why_not = histogram(result.volume, structure)
-    theirs, why_not_theirs = histogram(planned.dose, structure) if planned is not None else (None, "")
+    both = histograms([result.volume, *([planned.dose] if planned is not None else [])], structure)
+    (ours, why_not), (theirs, why_not_theirs) = both[0], both[1] if planned is not None else (None, "")
     doubts = [f"recalculated: {why_not}" if why_not else "", f"planned: {why_not_theirs}" if why_not_theirs else ""]
     for curve, word in ((theirs, "planned"), (ours, "recalculated")):
         if curve is not None:

@@ -491,9 +491,15 @@ def _voxels_above(values: NDArray[np.floating], level: float, weights: NDArray[n
     nz, ny, nx = values.shape
     is_uniform = weights.size == 1
     zero, one = np.zeros(3), np.ones(3)
+    highest_of_row = np.empty((nz, ny), values.dtype)
+    for k in range(nz):
+        for j in range(ny):
+            highest_of_row[k, j] = values[k, j].max()
     total = 0.0
     for k in range(nz):
         for j in range(ny):
+            if highest_of_row[max(k - 1, 0) : k + 2, max(j - 1, 0) : j + 2].max() < level:
+                continue  # most rows: no voxel in or beside them reaches the level
             for i in range(nx):
                 weight = weights[0, 0, 0] if is_uniform else weights[k, j, i]
                 if weight == 0.0:

@@ -108,10 +108,9 @@ def write_pdf(check: Check, path: str | Path) -> Path:
         ) from None
     paper = _Paper(check)
     for room in ROOMS:
-        content, pages = paper.pages(room)
-        if pages <= MOST_PAGES:
+        if paper.pages(room, is_draft=True)[1] <= MOST_PAGES:
             break
-    return written_whole(Path(path), content)
+    return written_whole(Path(path), paper.pages(room)[0])
 
 
 # --- letters ----------------------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ def _letters() -> tuple[str, str]:
     return names
 
 
-def _drawing_class() -> Any:
+def _drawing_class(paper: _Paper) -> Any:
     """A flowable that draws itself with a function of (canvas, width, height); made here, for its base loads late."""
     from reportlab.platypus import Flowable
 
@@ -145,7 +144,8 @@ def _drawing_class() -> Any:
             return self.width, self.height
 
         def draw(self) -> None:
-            self._draw(self.canv, self.width, self.height)
+            if not paper.is_draft:
+                self._draw(self.canv, self.width, self.height)
 
     return Drawing
 
@@ -156,10 +156,10 @@ class _Paper:
     def __init__(self, check: Check) -> None:
         from reportlab.lib.styles import ParagraphStyle
 
-        self.check, self.content, self.room = check, content_of(check), 1.0
+        self.check, self.content, self.room, self.is_draft = check, content_of(check), 1.0, False
         self.slices = [_Slice(check, self.content, plane, place) for plane, place in _views(self.content.places)]
         self.plain, self.bold = _letters()
-        self.drawing = _drawing_class()
+        self.drawing = _drawing_class(self)
 
         def style(name: str, size: float, leading: float, color: str = INK, **more: Any) -> Any:
             return ParagraphStyle(
@@ -187,8 +187,11 @@ class _Paper:
             "caption": style("caption", 6.6, 8.4, SOFT, alignment=1),
         }
 
-    def pages(self, room: float) -> tuple[bytes, int]:
-        """The whole document with this share of the rows of long tables, and the number of its pages."""
+    def pages(self, room: float, *, is_draft: bool = False) -> tuple[bytes, int]:
+        """The whole document with this share of the rows of long tables, and the number of its pages.
+
+        A draft leaves the pictures blank, which take most of the time.
+        """
         from reportlab.platypus import BaseDocTemplate, PageTemplate
         from reportlab.platypus import Frame as Room
 
@@ -199,7 +202,7 @@ class _Paper:
         )  # fmt: skip
         space = Room(MARGIN_MM * MM, 15 * MM, WIDTH_MM * MM, 265 * MM, 0, 0, 0, 0)
         document.addPageTemplates(PageTemplate(frames=[space]))
-        self.room = room
+        self.room, self.is_draft = room, is_draft
         document.build(list(self.story()), canvasmaker=_numbered(self))
         return buffer.getvalue(), document.page
 

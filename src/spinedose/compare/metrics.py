@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from spinedose.compare.dvh import Dvh
@@ -485,18 +485,18 @@ def isodose_volume_cm3(dose: Volume, level_gy: float, *, within: Volume | None =
     return float(voxels) * dose.grid.voxel_volume_cm3
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
 def _voxels_above(values: NDArray[np.floating], level: float, weights: NDArray[np.float32], parts: int) -> float:
     """Volume above a level [voxels]; weights of shape (1, 1, 1) stand for one weight everywhere."""
     nz, ny, nx = values.shape
     is_uniform = weights.size == 1
     zero, one = np.zeros(3), np.ones(3)
     highest_of_row = np.empty((nz, ny), values.dtype)
-    for k in range(nz):
+    for k in prange(nz):
         for j in range(ny):
             highest_of_row[k, j] = values[k, j].max()
-    total = 0.0
-    for k in range(nz):
+    totals = np.zeros(nz)
+    for k in prange(nz):
         for j in range(ny):
             if highest_of_row[max(k - 1, 0) : k + 2, max(j - 1, 0) : j + 2].max() < level:
                 continue  # most rows: no voxel in or beside them reaches the level
@@ -504,12 +504,13 @@ def _voxels_above(values: NDArray[np.floating], level: float, weights: NDArray[n
                 weight = weights[0, 0, 0] if is_uniform else weights[k, j, i]
                 if weight == 0.0:
                     continue
-                around = values[max(k - 1, 0) : k + 2, max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2]
                 lowest = highest = values[k, j, i]
-                for value in around.flat:
-                    lowest, highest = min(lowest, value), max(highest, value)
+                for c in range(max(k - 1, 0), min(k + 2, nz)):
+                    for b in range(max(j - 1, 0), min(j + 2, ny)):
+                        for a in range(max(i - 1, 0), min(i + 2, nx)):
+                            lowest, highest = min(lowest, values[c, b, a]), max(highest, values[c, b, a])
                 if lowest >= level:
-                    total += weight
+                    totals[k] += weight
                 elif highest >= level:
                     inside = 0
                     for n in range(parts * parts * parts):
@@ -517,8 +518,8 @@ def _voxels_above(values: NDArray[np.floating], level: float, weights: NDArray[n
                         y = j + (n // parts % parts + 0.5) / parts - 0.5
                         x = i + (n % parts + 0.5) / parts - 0.5
                         inside += value_at(values, zero, one, x, y, z) >= level
-                    total += weight * inside / parts**3
-    return float(total)
+                    totals[k] += weight * inside / parts**3
+    return float(totals.sum())
 
 
 def _reaches_the_edge(dose: Volume, level_gy: float) -> bool:

@@ -32,6 +32,11 @@ class Clock:
         for stage, spent in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
+    def report(self, stage: str, share: float) -> None:
+        """Report that this share of the part is done; a `Progress` itself."""
+        if self.progress is not None:
+            self.progress(stage, self.low + self.width * share)
+
     def done(self) -> None:
         """Report that all is done."""
         if self.progress is not None:
@@ -40,8 +45,7 @@ class Clock:
     @contextmanager
     def __call__(self, stage: str, done: float) -> Iterator[None]:
         """Time a stage of this name; `done` is the share of this part at its start."""
-        if self.progress is not None:
-            self.progress(stage, self.low + self.width * done)
+        self.report(stage, done)
         start = time.perf_counter()
         try:
             yield

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Backend
 from spinedose.backends.select import select_backend
 from spinedose.calibration import open_field_beam
+from spinedose.clock import Progress
 from spinedose.compare.curves import centre_cm, maximum, value_at
 from spinedose.curve_judging import projected_half_cm
 from spinedose.errors import InvalidInput
@@ -29,7 +30,7 @@ from spinedose.segments import segment_beam
 from spinedose.tank import TankModel
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, float], None]
+
 
 REFERENCE_FIELD_CM = 10.0
 REFERENCE_DEPTH_CM = 10.0

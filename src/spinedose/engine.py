@@ -114,7 +114,7 @@ def compute_dose(
         fine=fine,
         curve=settings.curve,
         backend=backend,
-        progress=None if progress is None else lambda stage, done: progress(stage, 0.02 + 0.03 * done),
+        progress=clock.part(0.02, 0.03).report,
     )
     clock.add(patient.timings_s)
     return _irradiate(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +39,7 @@ from spinedose.check.patterns import explain, find_pattern
 from spinedose.check.roles import fine_box, roles_of
 from spinedose.check.variants import find_causes, told
 from spinedose.check.verdict import assumptions_of, verdict_of
+from spinedose.clock import Clock, Progress
 from spinedose.criteria import Criteria, judge, read_criteria
 from spinedose.engine import compute_dose
 from spinedose.errors import InvalidInput
@@ -55,9 +54,6 @@ from spinedose.settings import Settings
 from spinedose.structures import StructureSet
 
 log = logging.getLogger(__name__)
-
-
-Progress = Callable[[str, float], None]
 
 
 COVERAGE = 95.0
@@ -154,7 +150,7 @@ def check(
     SpinedoseError
         If it cannot be computed; see `spinedose.errors`.
     """
-    clock = _Clock(progress)
+    clock = Clock(progress)
     asked = criteria if isinstance(criteria, Criteria) else read_criteria(str(criteria))
     limits = protocol if isinstance(protocol, Protocol) else read_protocol(str(protocol))
     if prescription_gy is not None and not (math.isfinite(prescription_gy) and prescription_gy > 0):
@@ -202,7 +198,7 @@ def check(
             backend=backend,
             per_beam=apart,
             settings=settings,
-            progress=clock.within(start, end),
+            progress=clock.part(start, end - start).report,
         )
 
     with clock("dose", 0.03):
@@ -219,7 +215,7 @@ def check(
     planned = inputs.planned
     with clock("gamma", 0.66):
         gammas, failed = gammas_of(
-            asked, planned, result, inputs.structures, roles, prescribed, clock.within(0.66, 0.75),
+            asked, planned, result, inputs.structures, roles, prescribed, clock.part(0.66, 0.09).report,
             search=select_backend(backend).gamma,
         )  # fmt: skip
     with clock("histograms", 0.75):
@@ -259,7 +255,7 @@ def check(
                         spacing_cm=spacing_cm,
                         settings=settings,
                         backend=backend,
-                        progress=clock.within(0.85, 0.98),
+                        progress=clock.part(0.85, 0.13).report,
                     ),
                     is_within=judgement is not None and judgement.is_within,
                 )
@@ -436,33 +432,3 @@ def _warnings(inputs: Inputs, result: Dose) -> tuple[str, ...]:
     texts += inputs.structures.warnings if inputs.structures is not None else ()
     texts += inputs.planned.warnings if inputs.planned is not None else ()
     return tuple(dict.fromkeys(texts))
-
-
-class _Clock:
-    """Adds up wall time by part and reports progress."""
-
-    __slots__ = ("_progress", "seconds")
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, part: str, done: float) -> Iterator[None]:
-        if self._progress is not None:
-            self._progress(part, done)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-    def within(self, low: float, high: float) -> Progress:
-        """Progress of a part from inside it."""
-        report = self._progress
-
-        def tell(stage: str, share: float) -> None:
-            if report is not None:
-                report(stage, low + (high - low) * share)
-
-        return tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from spinedose._version import __version__
 from spinedose.assignments import Assignment
 from spinedose.check.roles import roles_of
+from spinedose.clock import Progress
 from spinedose.compare.dvh import Cells, Dvh, cells_of, dvh_of
 from spinedose.compare.metrics import Metric, MetricValue, measure, parse_metric
 from spinedose.density import CtImage
@@ -36,8 +37,6 @@ from spinedose.scenarios.variants import Variant, make_variant, scaled_beams
 from spinedose.settings import Settings
 from spinedose.setup import Setup
 from spinedose.structures import Structure, StructureSet
-
-Progress = Callable[[str, float], None]
 
 METRICS = ("D99%[Gy]", "D95%[Gy]", "D50%[Gy]", "D2%[Gy]", "Mean[Gy]", "Max[Gy]", "D0.03cc[Gy]")
 """Metrics of a study where none are named."""

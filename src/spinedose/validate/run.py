@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spinedose._version import __version__
 from spinedose.backends.select import select_backend
+from spinedose.clock import Progress
 from spinedose.curve_judging import read_criteria
 from spinedose.errors import InvalidInput
 from spinedose.machine import Machine, read_machine
@@ -21,8 +22,6 @@ from spinedose.validate.scatter import TG71, scatter_factors
 from spinedose.validate.slabs import REFERENCE, SPECTRA, monte_carlo
 from spinedose.validate.tanks import Tanks
 from spinedose.validate.water import AGILITIES, COMMISSIONING, LA6, SYNERGY, TRUEBEAMS, agility, truebeam
-
-Progress = Callable[[str, float], None]
 
 BEAMS = ("6X", "6FFF", "10X", "10FFF")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose.clock import Progress
 from spinedose.commission import (
     NOTHING_TO_FIT,
     REFERENCE_DEPTH_CM,
@@ -20,7 +21,6 @@ from spinedose.commission import (
     Calculator,
     Curve,
     Fitted,
-    Progress,
     fit_beam,
     parameters_of,
 )

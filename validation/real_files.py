@@ -535,8 +535,8 @@ TEXTS = {
         "The CT with its missing slice interpolated, external contour and couch top of the structure set; 5 mm voxels.",
         "The dose is linear in the gap. The slope, which is the output with phantom, couch and depth, is 2.3 % above "
         "the planning system's (fields of 10 x 32 cm: head scatter and monitor backscatter of another TrueBeam). The "
-        "line reaches zero at -3.6 mm of gap for us and -2.8 mm for the planning system: leaf gap and transmission, "
-        "which are literature values, are 0.8 mm of gap too large for this machine. Both together are the difference.",
+        "line reaches zero at -3.7 mm of gap for us and -2.8 mm for the planning system: leaf gap and transmission, "
+        "which are literature values, are 1.0 mm of gap too large for this machine. Both together are the difference.",
     ),
     "breast-fif": (
         "The CT, skin by threshold, without the bolus (5 mm, whose shape is in the absent structure set); 5 mm voxels.",

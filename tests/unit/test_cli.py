@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 import spinedose
 from spinedose import cli, doctor, errors
 from spinedose.assignments import Assignment
+from spinedose.batch import open_client
 from spinedose.check import check as conduct
 from spinedose.density import CtImage
 from spinedose.dicom.ct import write_ct
@@ -329,12 +330,12 @@ class TestArgumentsInMessages:
 
     PYTHON = frozenset(
         name
-        for function in (spinedose.read_plan, spinedose.read_ct, spinedose.compute_dose, conduct)
+        for function in (spinedose.read_plan, spinedose.read_ct, spinedose.compute_dose, conduct, open_client)
         for name in inspect.signature(function).parameters
     ) | {"material"}  # of ideal_field_dose
 
     def test_every_argument_named_is_one_in_python_and_an_option(self) -> None:
-        options = run("dose", "--help").stdout + run("check", "--help").stdout
+        options = "".join(run(command, "--help").stdout for command in ("dose", "check", "batch"))
         named = [
             (place, str(ast.literal_eval(word.value)))
             for place, call in _message_calls()

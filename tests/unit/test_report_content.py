@@ -120,6 +120,15 @@ def test_without_structures_there_is_still_a_place_to_look():
     assert found.pens == () and found.dvh is None and found.places
 
 
+def test_colours_end_at_the_target_or_without_one_at_the_dose():
+    """1 Gy prescribed where 26 are given: a scale that ends at 1.1 Gy would show one colour."""
+    check = made_check()
+    low = replace(check, prescription=replace(check.prescription, dose_gy=1.0))
+    assert content_of(low).top_gy > 20
+    no_targets = tuple(found for found in low.found if found.role != "target")
+    assert content_of(replace(low, found=no_targets)).top_gy == pytest.approx(26.0, abs=0.5)
+
+
 def test_numbers_and_names_in_words():
     assert figure(-0.001, 2, "Gy", signed=True) == "+0.00\u00a0Gy"
     assert figure(math.nan) == "\u2013"

@@ -296,11 +296,15 @@ def _hottest_gy(volume: Volume) -> float:
 
 
 def _top_gy(check: Check, largest_gy: float) -> float:
-    """End of the colour scales: over the prescription and the hottest point of a target, not of hot spots elsewhere."""
+    """End of the colour scales: over the prescription and the hottest point of a target, not of hot spots elsewhere.
+
+    Without a target it is the largest dose, or the prescription where that is more.
+    """
     if not check.prescription.is_known:
         return largest_gy or 1.0
     curves = [curve for found in check.of_role("target") for curve in (found.planned, found.recalculated)]
-    return max([1.1 * check.prescription.dose_gy, *(curve.maximum_gy for curve in curves if curve is not None)])
+    hottest = [curve.maximum_gy for curve in curves if curve is not None] or [largest_gy]
+    return max(1.1 * check.prescription.dose_gy, *hottest)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

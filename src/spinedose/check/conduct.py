@@ -204,7 +204,7 @@ def check(
     with clock("dose", 0.03):
         start = 0.03
         if against == "plan":
-            start = 0.3
+            start, planned_dose_to = 0.3, dose_to
             as_read = replace(inputs, planned=as_planned(dose_of(inputs.plan, 0.03, start), inputs.plan))
             prescribed = _prescription(as_read, roles, prescription_gy)
         else:

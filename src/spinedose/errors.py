@@ -9,6 +9,7 @@
     ├── UnknownMachine              no beam data for this treatment machine or energy
     ├── BeamDataError               a machine file is wrong
     ├── BackendUnavailable          the asked-for device cannot be used here
+    │   └── OutOfMemory             it has too little memory for this calculation
     └── NumericalError              a promise of the engine was broken (a bug: please report it)
 
     SpinedoseWarning                the computation goes on, and the warning is carried in the result
@@ -78,6 +79,10 @@ class BeamDataError(SpinedoseError):
 
 class BackendUnavailable(SpinedoseError):
     """The asked-for device cannot be used on this computer."""
+
+
+class OutOfMemory(BackendUnavailable):
+    """The asked-for device has too little memory for this calculation."""
 
 
 class NumericalError(SpinedoseError):

@@ -7,7 +7,7 @@ beams whose gantry angles fall into the same bin (docs/theory/terma.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,8 +85,8 @@ def pool(segments: Sequence[Segments], maps: Sequence[FluenceMaps]) -> Shots:
     angles = np.round(np.stack([couch, gantry, collimator % 360.0], axis=1), 4)
     _, first, same = np.unique(angles, axis=0, return_index=True, return_inverse=True)
     same, count = same.reshape(-1), len(first)
-    photon = _summed([one for m in maps for one in m.photon], same, count)
-    electron = _summed([one for m in maps for one in m.electron], same, count)
+    photon = _summed([m.photon for m in maps], same, count)
+    electron = _summed([m.electron for m in maps], same, count)
     return Shots(
         gantry[first],
         collimator[first],
@@ -96,14 +96,42 @@ def pool(segments: Sequence[Segments], maps: Sequence[FluenceMaps]) -> Shots:
     )
 
 
-def _summed(
-    maps: Sequence[NDArray[np.float32]] | NDArray[np.float32], same: NDArray[np.intp], count: int
-) -> NDArray[np.float32]:
-    """Sum of the maps that have the same number, shape (count, ny, nx)."""
-    total = np.zeros_like(maps[0], shape=(count, *maps[0].shape))
-    for one, target in zip(maps, same, strict=True):
-        total[target] += one
+MAPS_AT_ONCE = 64
+"""Maps handled in one step: few enough to take little memory, enough that a GPU does not wait for the next step."""
+
+
+def _summed(parts: Sequence[Any], same: NDArray[np.intp], count: int) -> Any:
+    """Sum of the maps that have the same number.
+
+    Parameters
+    ----------
+    parts : sequence of arrays (n_i, ny, nx)
+        Maps, in one or several arrays of any backend.
+    same : ndarray, shape (sum of n_i,)
+        Number of each map.
+    count : int
+        How many numbers there are.
+
+    Returns
+    -------
+    array (count, ny, nx)
+    """
+    total = np.zeros_like(parts[0], shape=(count, *parts[0].shape[1:]))
+    for part, numbers in zip(parts, np.split(same, np.cumsum([len(p) for p in parts])[:-1]), strict=True):
+        for chosen in _all_different(numbers):
+            total[numbers[chosen]] += part[chosen]
     return total
+
+
+def _all_different(numbers: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Indices of all numbers, in blocks in which each number occurs once."""
+    order = np.argsort(numbers, kind="stable")
+    first = np.searchsorted(numbers[order], numbers[order])
+    times_before = np.arange(len(order)) - first
+    for times in range(int(times_before.max(initial=-1)) + 1):
+        once = order[times_before == times]
+        for a in range(0, len(once), MAPS_AT_ONCE):
+            yield once[a : a + MAPS_AT_ONCE]
 
 
 def _bins(shots: Shots, step_deg: float) -> NDArray[np.intp]:
@@ -145,8 +173,9 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
     maps, raster = shots.maps, shots.maps.raster
     # tails of the error function underflow to subnormal numbers further down, on which processors crawl
     floor = FLUENCE_FLOOR * float(maps.photon.max())
-    for one in maps.photon:  # in place, one at a time: all maps together take hundreds of megabytes
-        one[np.abs(one) < floor] = 0
+    for a in range(0, len(maps.photon), MAPS_AT_ONCE):  # in place: all maps together take hundreds of megabytes
+        some = maps.photon[a : a + MAPS_AT_ONCE]
+        some[np.abs(some) < floor] = 0
     total = maps.photon.sum(axis=0)
     above = on_host(total > HALO_LEVEL * total.max())
     share = [_ramp(above.any(axis=0), raster.pixel_cm), _ramp(above.any(axis=1), raster.pixel_cm)]
@@ -179,8 +208,8 @@ def split_halo(shots: Shots, step_deg: float) -> tuple[Shots, Shots]:
         sums: Array = np.bincount(same, shots.meterset_mu * angle, count) / mu
         return sums
 
-    coarse, coarse_raster = _coarser(_summed(maps.photon, same, count) * (1 - weight), raster)
-    electron = _summed(maps.electron, same, count)
+    coarse, coarse_raster = _coarser(_summed([maps.photon], same, count) * (1 - weight), raster)
+    electron = _summed([maps.electron], same, count)
     halo = Shots(
         mean(shots.gantry_deg),
         mean(shots.collimator_deg),

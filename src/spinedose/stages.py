@@ -6,6 +6,7 @@ The dose is in the engine's own unit, 1 MU on the open axis x cm^2/g; `calibrati
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from spinedose.backends.base import Backend, Moments, Scene
 from spinedose.clock import Clock
 from spinedose.cones import ConeTable
 from spinedose.directions import Directions, directions
+from spinedose.errors import OutOfMemory
 from spinedose.exposure import (
     Attenuation,
     Exposure,
@@ -41,6 +43,8 @@ from spinedose.patient import VACUUM, Inner
 from spinedose.plan import Beam
 from spinedose.segments import segment_beam
 from spinedose.settings import Settings
+
+log = logging.getLogger(__name__)
 
 MOST_DIRECTIONS, FEWEST_DIRECTIONS = 1600, 200
 DEEPEST_CM = 150.0
@@ -346,32 +350,32 @@ def _released(
     outer: Scene | None = None,
     nest: Nest | None = None,
 ) -> _Lit:
-    """Stages B and C: energy released by the fields and by their halos, in slabs whose moments fit into memory."""
-    wide = _reach(scene.grid, [*rays.fields, *rays.halos], (0, 0, 0))
-    box = _reach(scene.grid, rays.fields, wide[0])
-    box = ((*box[0][:2], wide[0][2]), (*box[1][:2], wide[1][2]))  # rows equally long: no copy
-    parts, few = len(rays.cones.energy), min(HALO_MOMENTS, settings.moments)
-    slabs = cut_into_slabs(
-        box, wide, _slice_bytes(box, settings.moments, parts), _slice_bytes(wide, few, parts), device.most_moments_bytes
-    )
-    lit, deepest_cm = _Lit([], [], np.zeros(scene.grid.shape, np.float32)), 0.0
-    for n, (first, end) in enumerate(slabs):
-        part = clock.part(0.2 + 0.3 * n / len(slabs), 0.3 / len(slabs))
-        a, b = max(first, box[0][0]), min(end, box[1][0])
-        field = None
-        if a < b:
-            field = device.new_moments(scene, (a, *box[0][1:]), (b, *box[1][1:]), settings.moments, parts)
-            deepest_cm = max(deepest_cm, _release(device, scene, rays.fields, field, part, (0.0, 0.6), outer))
-            np.add(lit.electrons, device.electron_dose(field), out=lit.electrons)
-        halo = device.new_moments(scene, (first, *wide[0][1:]), (end, *wide[1][1:]), few, parts)
-        _release(device, scene, rays.halos, halo, part, (0.6, 0.4), outer)
-        np.add(lit.electrons, device.electron_dose(halo), out=lit.electrons)
-        with part("transport", 1.0):
-            if nest is not None and _meet(nest, halo):
-                own = nest.take_out(field) if field is not None and _meet(nest, field) else None
-                lit.boxed.append(device.settle(own, nest.take_out(halo), rays.cones, spread))
-            lit.sources.append(device.settle(field, halo, rays.cones, spread))
-        del field, halo  # before the next slab's are made
+    """Stages B and C: energy released by the fields and by their halos, in slabs whose moments fit into memory.
+
+    A slab that does not fit all the same, and all that are left, are halved.
+    """
+    source = _Source(device, scene, rays, spread, settings.moments, outer, nest)
+    wide, lit, deepest_cm = source.wide, _Lit([], [], np.zeros(scene.grid.shape, np.float32)), 0.0
+    low, high = wide[0][0], wide[1][0]
+    slabs = cut_into_slabs(source.box, wide, *source.slice_bytes, device.most_moments_bytes)
+    while slabs:
+        first, end = slabs[0]
+        part = clock.part(0.2 + 0.3 * (first - low) / (high - low), 0.3 * (end - first) / (high - low))
+        try:
+            slab = source.slab(first, end, part)
+        except OutOfMemory:
+            if end - first == 1:
+                raise
+            slabs = _halved(slabs)
+            log.warning(
+                "GPU memory is short: going on with slabs of %d slices instead of %d", slabs[0][1] - first, end - first
+            )
+            continue
+        lit.sources.append(slab.source)
+        lit.boxed.extend(slab.boxed)
+        np.add(lit.electrons, slab.electrons, out=lit.electrons)
+        deepest_cm = max(deepest_cm, slab.deepest_cm)
+        del slabs[0], slab
     if deepest_cm > DEEPEST_CM:
         warnings.append(
             f"A field passes up to {deepest_cm:.0f} cm of water-equivalent matter, but attenuation is known to"
@@ -381,6 +385,76 @@ def _released(
 
 
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slab:
+    """What is released in some slices: settled, for the whole grid and for a box of fine voxels (or none); dose of
+    electrons (nz, ny, nx); greatest water-equivalent depth [cm]."""
+
+    source: Any
+    boxed: list[Any]
+    electrons: NDArray[np.float32]
+    deepest_cm: float
+
+
+class _Source:
+    """Releases the energy of fields and halos in any slices of a scene.
+
+    Parameters
+    ----------
+    device, scene, rays, spread : Backend, Scene, _Rays, Directions
+        Where, in what, from which beams, and for transport along which directions.
+    moments : int
+        Degree of the fields' angular moments.
+    outer : Scene or None
+        Matter around the scene that beams cross before they come to it.
+    nest : Nest or None
+        Box of fine voxels whose share is kept apart.
+    """
+
+    def __init__(
+        self,
+        device: Backend,
+        scene: Scene,
+        rays: _Rays,
+        spread: Directions,
+        moments: int,
+        outer: Scene | None,
+        nest: Nest | None,
+    ) -> None:
+        self.device, self.scene, self.rays, self.spread = device, scene, rays, spread
+        self.moments, self.few, self.parts = moments, min(HALO_MOMENTS, moments), len(rays.cones.energy)
+        self.outer, self.nest = outer, nest
+        self.wide = _reach(scene.grid, [*rays.fields, *rays.halos], (0, 0, 0))
+        low, high = _reach(scene.grid, rays.fields, self.wide[0])
+        self.box: Box = (*low[:2], self.wide[0][2]), (*high[:2], self.wide[1][2])  # rows equally long: no copy
+
+    @property
+    def slice_bytes(self) -> tuple[int, int]:
+        """Memory that the moments of a slice of the field's box and of the halo's take."""
+        return _slice_bytes(self.box, self.moments, self.parts), _slice_bytes(self.wide, self.few, self.parts)
+
+    def slab(self, first: int, end: int, clock: Clock) -> _Slab:
+        """What is released in the slices `first` up to but not including `end`."""
+        device, scene, rays, nest = self.device, self.scene, self.rays, self.nest
+        a, b = max(first, self.box[0][0]), min(end, self.box[1][0])
+        field, boxed, deepest_cm = None, [], 0.0
+        electrons = np.zeros(scene.grid.shape, np.float32)
+        if a < b:
+            field = device.new_moments(
+                scene, (a, *self.box[0][1:]), (b, *self.box[1][1:]), self.moments, self.parts
+            )  # fmt: skip
+            deepest_cm = _release(device, scene, rays.fields, field, clock, (0.0, 0.6), self.outer)
+            electrons += device.electron_dose(field)
+        halo = device.new_moments(scene, (first, *self.wide[0][1:]), (end, *self.wide[1][1:]), self.few, self.parts)
+        _release(device, scene, rays.halos, halo, clock, (0.6, 0.4), self.outer)
+        electrons += device.electron_dose(halo)
+        with clock("transport", 1.0):
+            if nest is not None and _meet(nest, halo):
+                own = nest.take_out(field) if field is not None and _meet(nest, field) else None
+                boxed.append(device.settle(own, nest.take_out(halo), rays.cones, self.spread))
+            return _Slab(device.settle(field, halo, rays.cones, self.spread), boxed, electrons, deepest_cm)
 
 
 def _slice_bytes(box: Box, order: int, parts: int) -> int:
@@ -414,6 +488,15 @@ def cut_into_slabs(box: Box, wide: Box, field_bytes: int, halo_bytes: int, most_
             taken = 0
         slabs[-1][1], taken = z + 1, taken + more
     return [(first, end) for first, end in slabs]
+
+
+def _halved(slabs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Every slab cut in two, but those of a single slice."""
+    halves = []
+    for first, end in slabs:
+        middle = (first + end + 1) // 2
+        halves += [(first, middle)] + ([(middle, end)] if middle < end else [])
+    return halves
 
 
 def _meet(nest: Nest, moments: Moments) -> bool:

@@ -104,6 +104,7 @@ def _box(value: Any) -> Any:
         assert isinstance(value, DeviceArray), "a kernel cannot see an array of the host"
         return ctypes.c_void_p(value.ctypes.data)
     assert isinstance(value, np.generic | np.ndarray), f"{type(value)} has no size that a kernel knows"
+    assert not isinstance(value, np.void), "CuPy cuts a struct off that is no array: see layout.Struct"
     return ctypes.create_string_buffer(value.tobytes(), value.nbytes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -54,9 +55,10 @@ class _Device:
 
 
 class DeviceArray(np.ndarray):
-    """An array that says it lies on a device; where there is a meter, it counts."""
+    """An array that says it lies on a device; where there is a meter, it counts, and so do steps by their names."""
 
     meter: ClassVar[Meter | None] = None
+    steps: ClassVar[Counter[str]] = Counter()
 
     def __array_finalize__(self, source: Any) -> None:
         if self.meter is not None and self.flags.owndata:
@@ -67,6 +69,7 @@ class DeviceArray(np.ndarray):
         return np.array(self, subok=False)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        DeviceArray.steps[ufunc.__name__] += 1
         _refuse_host_arrays(ufunc.__name__, inputs, out)
         if out:
             options["out"] = tuple(_plain(one) for one in out)
@@ -74,11 +77,13 @@ class DeviceArray(np.ndarray):
         return _on_device(result)
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        DeviceArray.steps[function.__name__] += 1
         if function.__name__ not in UPLOADS:
             _refuse_host_arrays(function.__name__, args, tuple(options.values()))
         return _on_device(function(*_plain(args), **{name: _plain(value) for name, value in options.items()}))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        DeviceArray.steps["assignment"] += 1
         _refuse_host_arrays("assignment", (value,))
         super().__setitem__(key, value)
 
@@ -95,6 +100,7 @@ class DeviceNumpy:
             return DeviceFft() if name == "fft" else found
 
         def function(*args: Any, **options: Any) -> Any:
+            DeviceArray.steps[name] += 1
             if name not in UPLOADS:
                 _refuse_host_arrays(name, args, tuple(options.values()))
             return _on_device(found(*args, **options))
@@ -107,6 +113,7 @@ class DeviceFft:
 
     def __getattr__(self, name: str) -> Any:
         def function(array: Any, *args: Any, **options: Any) -> Any:
+            DeviceArray.steps[name] += 1
             _refuse_host_arrays(name, (array,))
             return _on_device(getattr(np.fft, name)(_plain(array), *args, **options))
 

@@ -18,7 +18,7 @@ from spinedose.backends.base import Moments, Scene
 from spinedose.backends.cuda.backend import CudaBackend
 from spinedose.density import CtImage
 from spinedose.engine import Settings, compute_dose
-from spinedose.errors import BackendUnavailable
+from spinedose.errors import OutOfMemory
 from spinedose.grid import Grid, Volume
 from spinedose.plan import Plan
 
@@ -106,9 +106,28 @@ def test_a_case_as_256_cubed_with_metal_fits_into_8_gb(
     assert np.quantile(error, 0.999) < P999_PERCENT and np.sqrt(np.mean(error**2)) < RMS_PERCENT
 
 
+def test_slabs_that_do_not_fit_are_halved(
+    solve: Callable[[CudaBackend], np.ndarray],
+    meter: Meter,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when others take the memory after slabs were planned: first all moments at once are asked for."""
+    monkeypatch.setattr(CudaBackend, "most_moments_bytes", 2**40)
+    with caplog.at_level(logging.WARNING):
+        dose = solve(metered_backend())
+    steps = [record.args for record in caplog.records if "slabs" in record.msg]
+    assert steps and all(2 * new - old in (0, 1) for new, old in steps), "each time half as many slices"
+    assert meter.most_bytes <= SCALED_BYTES
+    meter.limit_bytes = 2**40
+    expected = solve(backend_on_host("exact", budget_bytes=2**34))
+    error = 100 * np.abs(dose - expected) / expected.max()
+    assert np.quantile(error, 0.999) < P999_PERCENT and np.sqrt(np.mean(error**2)) < RMS_PERCENT
+
+
 def test_what_needs_more_than_there_is_says_so(solve: Callable[[CudaBackend], np.ndarray], meter: Meter) -> None:
     meter.limit_bytes = SCALED_BYTES // 8
-    with pytest.raises(BackendUnavailable, match="too little memory"):
+    with pytest.raises(OutOfMemory, match="too little memory"):
         solve(metered_backend())
 
 

@@ -114,16 +114,21 @@ SEARCH = np.dtype(
 )
 
 
-def struct(kind: np.dtype[np.void], **values: Any) -> np.void:
+Struct = NDArray[np.void]
+"""One struct that travels by value: an array without axes. A numpy scalar would not do: CuPy 14 copies scalars into 32
+bytes, whatever their size (`CScalar`), but passes on where an array of one element lies."""
+
+
+def struct(kind: np.dtype[np.void], **values: Any) -> Struct:
     """A struct that a kernel takes by value; every field has to be named."""
     assert kind.names is not None and set(values) == set(kind.names)
-    one: np.void = np.zeros(1, kind)[0]
+    one = np.zeros((), kind)
     for name, value in values.items():
         one[name] = value
     return one
 
 
-def box_struct(low: tuple[int, ...], shape: tuple[int, ...]) -> np.void:
+def box_struct(low: tuple[int, ...], shape: tuple[int, ...]) -> Struct:
     """First voxel and number of voxels along each axis."""
     return struct(BOX, **dict(zip(BOX.names or (), (*low, *shape), strict=True)))
 
@@ -170,7 +175,7 @@ def fan_structs(grid: Grid, fans: Fans) -> NDArray[np.void]:
     return structs
 
 
-def chains_struct(basis: RadialBasis) -> np.void:
+def chains_struct(basis: RadialBasis) -> Struct:
     """Chains of a cone table."""
     pad = (0,) * (MOST_CHAINS - len(basis.stages))
     return struct(

@@ -30,6 +30,7 @@ from spinedose.backends.layout import (
     RAYS,
     RELEASE,
     SHAPE,
+    Struct,
     box_struct,
     chains_struct,
     compress,
@@ -43,7 +44,7 @@ from spinedose.backends.layout import (
 )
 from spinedose.cones import ConeTable
 from spinedose.directions import Directions, harmonic_norms
-from spinedose.errors import BackendUnavailable, UnsupportedPlan
+from spinedose.errors import BackendUnavailable, OutOfMemory, UnsupportedPlan
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Grid, Volume
@@ -79,8 +80,8 @@ SHARE_OF_MOMENTS = 0.25
 MOST_DIRECTIONS = 32
 """Directions swept together at most: by then there are rays enough for any device."""
 
-PIECES = 64
-"""Pieces in which moments are multiplied with themselves, summed in double precision, and then combined."""
+PIECES = 16
+"""Pieces in which moments are multiplied with themselves, summed in double precision."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,7 +114,7 @@ def _on_device(
             with self.context():
                 return verb(self, *args, **kwargs)
         except MemoryError as error:
-            raise BackendUnavailable(
+            raise OutOfMemory(
                 "The GPU has too little memory for this calculation",
                 str(error),
                 "Use a larger spacing, or compute on the CPU",
@@ -306,11 +307,10 @@ class CudaBackend(Backend):
         outer, bright = self._stored(halo), None
         if field is not None:
             inner, parts = self._stored(field), len(cones.energy)
-            place = np.add.outer(len(inner) // parts * np.arange(parts), np.arange(len(outer) // parts)).ravel()
             start = np.subtract(field.low, halo.low)
             there = tuple(slice(a, a + n) for a, n in zip(start, inner.shape[1:], strict=True))
-            for moment, target in zip(outer, place, strict=True):
-                inner[target] += moment[there]
+            many, few = (one.reshape(parts, -1, *one.shape[1:]) for one in (inner, outer))
+            many[:, : few.shape[1]] += few[(slice(None), slice(None), *there)]
             bright = self._compressed(inner, field, cones, directions, FIELD_TOLERANCE)
         return _Settled(bright, self._compressed(outer, halo, cones, directions, HALO_TOLERANCE))
 
@@ -400,16 +400,13 @@ class CudaBackend(Backend):
         """The few combinations of moments that matter, and what makes sources of them."""
         flat = stored.reshape(len(stored), -1)
         step = -(-flat.shape[1] // PIECES)
-        pieces = [slice(a, a + step) for a in range(0, flat.shape[1], step)]
         products = self.xp.zeros((len(flat), len(flat)), np.float64)
-        for piece in pieces:
-            products += self.xp.matmul(flat[:, piece], flat[:, piece].T)
+        for a in range(0, flat.shape[1], step):
+            piece = flat[:, a : a + step]
+            products += self.xp.matmul(piece, piece.T)
         covariance = self.to_host(products)
         combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
-        factors = self.upload(combine, np.float32)
-        values = self.xp.empty((len(combine), flat.shape[1]), np.float32)
-        for piece in pieces:
-            values[:, piece] = self.xp.matmul(factors, flat[:, piece])
+        values = self.xp.matmul(self.upload(combine, np.float32), flat)
         return _Combined(moments.low, values.reshape(-1, *stored.shape[1:]), weights.astype(np.float32))
 
     @_on_device
@@ -560,7 +557,7 @@ class _Slabs:
         return max(slab.voxels for slab in self._slabs) if len(self._slabs) > 1 else 0
 
     @property
-    def box(self) -> np.void:
+    def box(self) -> Struct:
         """The box as kernels take it."""
         if not self._slabs:
             return box_struct((0, 0, 0), (0, 0, 0))
@@ -583,11 +580,11 @@ class _Slabs:
         return whole
 
 
-def _shape(grid: Grid) -> np.void:
+def _shape(grid: Grid) -> Struct:
     n0, n1, n2 = grid.shape
     return struct(SHAPE, n0=n0, n1=n1, n2=n2)
 
 
-def _pixels(raster: Raster) -> np.void:
+def _pixels(raster: Raster) -> Struct:
     p = raster.pixel_cm
     return struct(PIXELS, nx=raster.nx, ny=raster.ny, x=raster.x_cm / p, y=raster.y_cm / p, per_cm=1.0 / p)

@@ -22,7 +22,7 @@ from spinedose.backends.head import (
     sharpening,
     spot_filter,
 )
-from spinedose.backends.layout import LEAVES, MAP, struct
+from spinedose.backends.layout import LEAVES, MAP, Struct, struct
 from spinedose.fluence_model import (
     FluenceMaps,
     Raster,
@@ -129,7 +129,7 @@ class _Head:
             None if segments.leaf_start_cm is None else _Leaves.of(gpu, machine, beam_model, segments, raster),
         )
 
-    def map_struct(self, ny: int, nx: int) -> np.void:
+    def map_struct(self, ny: int, nx: int) -> Struct:
         """Sizes, for the kernels: of whole maps or of a part of them."""
         leaves, nodes = self.leaves, self.nodes
         x0, y0 = offset_in(nodes, self.raster)
@@ -158,7 +158,7 @@ class _Leaves:
         Entries of each line across the leaves: first, last, row, weight.
     table, reach : array
         Of `LeafTip`, double precision.
-    struct : np.void
+    struct : Struct
         Numbers for the kernels.
     """
 
@@ -170,7 +170,7 @@ class _Leaves:
     bands: tuple[Any, ...]
     table: Any
     reach: Any
-    struct: np.void
+    struct: Struct
 
     @classmethod
     def of(
@@ -209,7 +209,7 @@ class _Leaves:
             numbers,
         )
 
-    def draw(self, gpu: CudaBackend, numbers: np.void, some: slice, maps: Any) -> None:
+    def draw(self, gpu: CudaBackend, numbers: Struct, some: slice, maps: Any) -> None:
         """Fill maps with the transmission of the segments `some`, averaged over pixels and travel, not blurred."""
         n, pixels = len(maps), int(self.struct["pixels"])
         through = gpu.xp.empty((n, 3, self.count, pixels), np.float32)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.backends.layout import HOME, NEIGHBOUR, SEARCH, SHAPE, struct
+from spinedose.backends.layout import HOME, NEIGHBOUR, SEARCH, SHAPE, Struct, struct
 from spinedose.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -92,6 +92,6 @@ def homes_along(start: float, ratio: float, count: int, cells: int) -> NDArray[n
     return homes
 
 
-def _shape(shape: tuple[int, ...]) -> np.void:
+def _shape(shape: tuple[int, ...]) -> Struct:
     n0, n1, n2 = shape
     return struct(SHAPE, n0=n0, n1=n1, n2=n2)

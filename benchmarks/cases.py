@@ -71,3 +71,9 @@ def modulated_arcs(
             )
         )
     return Plan("vmat-180", tuple(beams))
+
+
+def large_arcs() -> tuple[CtImage, StructureSet, Plan]:
+    """`vmat-256`: 256 x 256 x 256 voxels of 1.25 mm, three arcs with 178 control points each."""
+    ct, structures = elliptical_body((256, 256, 256), 0.125)
+    return ct, structures, modulated_arcs(3, 178)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from spinedose._version import __version__
+
 
 def _processor() -> str:
     """The processor's own name where Linux tells it."""
@@ -29,7 +31,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         processor=_processor(),
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         python=platform.python_version(),
-        spinedose=metadata.version("spinedose"),
+        spinedose=__version__,
         numba=metadata.version("numba"),
         numpy=metadata.version("numpy"),
     )

@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "spinedose"
 # From the roof to the ground: a room imports from rooms below it only. Names of one line share a room and may know each
 # other. A package (`dicom`, `backends`, ...) is one room with all its modules. docs/architecture.md draws the same.
 ROOMS = (
+    ("__main__",),
     ("cli",),
     ("doctor",),
     ("demo",),

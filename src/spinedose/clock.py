@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 log = logging.getLogger(__name__)
 
@@ -16,16 +16,24 @@ Progress = Callable[[str, float], None]
 
 @dataclass(slots=True, eq=False)
 class Clock:
-    """Adds up wall time by stage and reports progress within a part of the whole."""
+    """Adds up wall time by stage and reports progress within a part of the whole.
+
+    A stage is over when `wait` returns: a device works on when it has been told what to do.
+    """
 
     progress: Progress | None
     low: float = 0.0
     width: float = 1.0
     seconds: dict[str, float] = field(default_factory=dict)
+    wait: Callable[[], None] | None = None
 
     def part(self, low: float, width: float) -> Clock:
         """A clock for a part of this one's work, from `low` on, `width` long, with the same sums."""
-        return Clock(self.progress, self.low + self.width * low, self.width * width, self.seconds)
+        return replace(self, low=self.low + self.width * low, width=self.width * width)
+
+    def waiting(self, wait: Callable[[], None]) -> Clock:
+        """This clock, for stages on a device that is waited for."""
+        return replace(self, wait=wait)
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """Add times that were measured elsewhere [s]."""
@@ -49,6 +57,8 @@ class Clock:
         start = time.perf_counter()
         try:
             yield
+            if self.wait is not None:
+                self.wait()
         finally:
             spent = time.perf_counter() - start
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent

@@ -134,6 +134,7 @@ def deliver(
 
     One dose, on the scene's grid; with a box of fine voxels a second one, in the box.
     """
+    clock = clock.waiting(device.finish)
     whole = clock if inner is None else clock.part(0.0, 0.4)
     rays = _expose(device, scene, job, settings, whole, memory)
     count = settings.directions or _directions_for(rays.fields)
@@ -319,7 +320,7 @@ def transport_exposures(
     count : int
         Directions used.
     """
-    clock = clock or Clock(None)
+    clock = (clock or Clock(None)).waiting(device.finish)
     rays = _Rays(fields, halos, cones)
     count = settings.directions or _directions_for(fields)
     spread = directions(count, settings.moments)

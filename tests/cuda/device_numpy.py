@@ -39,6 +39,7 @@ class Meter:
         """What a backend asks of `cupy.cuda`."""
         return SimpleNamespace(
             Device=_Device,
+            get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
             runtime=SimpleNamespace(memGetInfo=lambda: (self.limit_bytes - self.live_bytes, self.limit_bytes)),
         )
 

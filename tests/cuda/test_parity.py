@@ -144,6 +144,10 @@ class Both(Backend):
             worst = float(percent(self.second.to_host(values), expected).max())
             self.worst[stage] = max(worst, self.worst.get(stage, 0.0))
 
+    def finish(self) -> None:
+        self.first.finish()
+        self.second.finish()
+
     def load(self, *args: Any) -> Scene:
         self._there = self.second.load(*args)
         return self.first.load(*args)

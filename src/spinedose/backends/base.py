@@ -241,6 +241,10 @@ class Backend(ABC):
         return self.carry(scene, [self.settle(field, halo, cones, directions)], cones, directions, progress)
 
     @abstractmethod
+    def finish(self) -> None:
+        """Wait until the device has done all that it was told; for timing."""
+
+    @abstractmethod
     def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
         """Dose of contaminating electrons, (nz, ny, nx)."""
 

@@ -48,6 +48,9 @@ class CpuBackend(Backend):
 
         self.device = f"{platform.processor() or platform.machine()}, {get_num_threads()} threads"
 
+    def finish(self) -> None:
+        """See `Backend.finish`: here every verb returns when it is done."""
+
     def load(
         self,
         electron_density: Volume,

@@ -177,6 +177,12 @@ class CudaBackend(Backend):
             yield
 
     @_on_device
+    def finish(self) -> None:
+        """See `Backend.finish`."""
+        if hasattr(self.xp, "cuda"):
+            self.xp.cuda.get_current_stream().synchronize()
+
+    @_on_device
     def load(
         self,
         electron_density: Volume,

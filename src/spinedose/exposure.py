@@ -7,7 +7,7 @@ beams whose gantry angles fall into the same bin (docs/theory/terma.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,7 +108,7 @@ def _summed(parts: Sequence[Any], same: NDArray[np.intp], count: int) -> Any:
     parts : sequence of arrays (n_i, ny, nx)
         Maps, in one or several arrays of any backend.
     same : ndarray, shape (sum of n_i,)
-        Number of each map.
+        Number of each map; all from 0 to `count` - 1 occur.
     count : int
         How many numbers there are.
 
@@ -116,22 +116,28 @@ def _summed(parts: Sequence[Any], same: NDArray[np.intp], count: int) -> Any:
     -------
     array (count, ny, nx)
     """
-    total = np.zeros_like(parts[0], shape=(count, *parts[0].shape[1:]))
-    for part, numbers in zip(parts, np.split(same, np.cumsum([len(p) for p in parts])[:-1]), strict=True):
-        for chosen in _all_different(numbers):
-            total[numbers[chosen]] += part[chosen]
+    total = np.empty_like(parts[0], shape=(count, *parts[0].shape[1:]))
+    times, start = _times_before(same), 0
+    for part in parts:
+        numbers, before = (one[start : start + len(part)] for one in (same, times))
+        for now in range(int(before.max(initial=-1)) + 1):
+            chosen = np.flatnonzero(before == now)
+            for a in range(0, len(chosen), MAPS_AT_ONCE):
+                some = chosen[a : a + MAPS_AT_ONCE]  # each number once, so that none is lost
+                if now == 0:
+                    total[numbers[some]] = part[some]
+                else:
+                    total[numbers[some]] += part[some]
+        start += len(part)
     return total
 
 
-def _all_different(numbers: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Indices of all numbers, in blocks in which each number occurs once."""
+def _times_before(numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """How often each number has come before."""
     order = np.argsort(numbers, kind="stable")
-    first = np.searchsorted(numbers[order], numbers[order])
-    times_before = np.arange(len(order)) - first
-    for times in range(int(times_before.max(initial=-1)) + 1):
-        once = order[times_before == times]
-        for a in range(0, len(once), MAPS_AT_ONCE):
-            yield once[a : a + MAPS_AT_ONCE]
+    times = np.empty_like(order)
+    times[order] = np.arange(len(order)) - np.searchsorted(numbers[order], numbers[order])
+    return times
 
 
 def _bins(shots: Shots, step_deg: float) -> NDArray[np.intp]:

@@ -101,6 +101,19 @@ def test_pool_keeps_every_segment_of_an_arc(make_beam: Callable[..., object]) ->
     np.testing.assert_array_equal(shots.maps.photon[first], maps_of(40).photon[0])
 
 
+def test_maps_of_many_segments_at_few_angles_are_added_up() -> None:
+    """More of the same angle than are handled at a time, of two beams."""
+    rng = np.random.default_rng(5)
+    angles = [rng.integers(0, 4, n).astype(float) for n in (150, 70)]
+    maps = [maps_of(len(one), seed) for seed, one in enumerate(angles)]
+    shots = pool([segments_of(one, 0 * one, 0 * one, 1 + 0 * one) for one in angles], maps)
+    assert list(shots.gantry_deg) == [0, 1, 2, 3]
+    for n, angle in enumerate(shots.gantry_deg):
+        expected = sum(m.photon[one == angle].astype(float).sum(axis=0) for m, one in zip(maps, angles, strict=True))
+        np.testing.assert_allclose(shots.maps.photon[n], expected, rtol=1e-5)
+        assert shots.meterset_mu[n] == sum(np.count_nonzero(one == angle) for one in angles)
+
+
 def on_plane(maps: np.ndarray, raster: Raster) -> float:
     return float(maps.sum(dtype=float)) * raster.pixel_cm**2
 

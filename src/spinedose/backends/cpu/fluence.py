@@ -444,5 +444,15 @@ def _average_over_voxels(maps: Maps, axes: Array, pixel_cm: float) -> None:
 def _blur(maps: Maps, transfer: Maps) -> None:
     """Convolve maps (n, ny, nx) in place, given the half spectrum of the blur (n or 1, ny, nx // 2 + 1)."""
     spectra = scipy.fft.rfft2(maps, workers=get_num_threads())
-    spectra *= transfer
+    _multiply(spectra, transfer)
     maps[...] = scipy.fft.irfft2(spectra, s=maps.shape[1:], workers=get_num_threads())
+
+
+@njit(parallel=True, cache=True)
+def _multiply(spectra, transfer):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Multiply half spectra (n, ny, nx // 2 + 1) by those of a blur, (n or 1, ny, nx // 2 + 1)."""
+    for s in prange(spectra.shape[0]):
+        blur = transfer[s] if len(transfer) > 1 else transfer[0]
+        for j in range(spectra.shape[1]):
+            for i in range(spectra.shape[2]):
+                spectra[s, j, i] *= blur[j, i]

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
 import spinedose as sd
+from spinedose.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +98,7 @@ def test_the_dose_is_the_same_and_the_sum_of_its_beams(demo: tuple[Path, str], a
     np.testing.assert_allclose(total, second.dose.values, atol=1e-5 * most)  # 32-bit storage
 
 
-def test_the_json_says_what_was_computed(again: Path) -> None:
+def test_the_json_says_what_was_computed(demo: tuple[Path, str], again: Path) -> None:
     facts = json.loads((again / "r.json").read_text())
     assert facts["version"] == sd.__version__
     assert facts["backend"] == "cpu"
@@ -103,6 +106,17 @@ def test_the_json_says_what_was_computed(again: Path) -> None:
     assert len(facts["beam_data_hash"]) >= 64
     assert facts["warnings"]
     assert facts["timings_s"]
+    jsonschema.validate(facts, json.loads(resources.files("spinedose").joinpath("dose.schema.json").read_text()))
+    files = {part["file"]: part["sop_instance_uid"] for part in facts["output"]}
+    assert list(files) == ["RD.dcm", "RD_beam_1.dcm", "RD_beam_2.dcm"]
+    assert files["RD.dcm"] == sd.read_dose(again / "RD.dcm").uid
+    plan, ct = sd.read_plan(demo[0] / "RP.dcm"), sd.read_ct(demo[0] / "CT")
+    structures = sd.read_structures(demo[0] / "RS.dcm")
+    inputs = facts["inputs"]
+    assert (inputs["plan_uid"], inputs["ct_uid"], inputs["structure_set_uid"]) == (plan.uid, ct.uid, structures.uid)
+    assert inputs["plan_hash"] == fingerprint(plan) and inputs["ct_hash"] == fingerprint(ct)
+    written = sd.read_dose(again / "RD.dcm").dose.values
+    assert facts["maximum"]["dose_gy"] == pytest.approx(float(written.max()), rel=1e-6)
 
 
 def test_interrupting_leaves_nothing(demo: tuple[Path, str], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Compute every real plan that can be computed, compare it with what the planning system states, and write both down.
 
-The files lie beside the checkout in `shared/dicom` (their notes say where they come from). Run
+The files are public but not part of the repository: `docs/howto/real_files.md` says where each comes from. They are
+expected in `shared/dicom` beside the checkout. Run
 
     python validation/real_files.py            # all cases
     python validation/real_files.py CASE ...   # some; the others keep their results

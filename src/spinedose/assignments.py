@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import expect, expect_number
 from spinedose.errors import InvalidInput
 from spinedose.materials import Material, material
 
@@ -37,6 +38,11 @@ class Assignment:
     grow_cm: float = 0.0
 
     def __post_init__(self) -> None:
+        expect("The material", self.material, str, "a name", "list_materials() tells which there are")
+        expect("The structure of a material", self.structure, str, "a name")
+        expect_number("The growth of a region", self.grow_cm, "cm")
+        if self.above_hu is not None:
+            expect_number("The CT number of a material", self.above_hu, "HU")
         made_of = material(self.material)
         if bool(self.structure) == (self.above_hu is not None):
             raise InvalidInput(

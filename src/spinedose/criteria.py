@@ -343,8 +343,20 @@ class Judged:
 
     @property
     def is_relative_to_prescription(self) -> bool:
-        """Whether percent of a planned number are those of a share of the prescription, which is larger."""
+        """Whether percent are those of the prescription, or of a share of it that is larger than the planned number."""
+        if self.compare == "percent of prescription":
+            return math.isfinite(self.relative_to)
         return self.compare == "percent of planned" and self.relative_to > self.planned
+
+    @property
+    def stated_limit(self) -> str:
+        """The limit with its unit, and with what percent are of where that is no planned number: `3 % of 24 Gy`."""
+        return f"{self.limit:g}{f' {self.unit}'.rstrip()}{self.basis}"
+
+    @property
+    def basis(self) -> str:
+        """What percent are of where that is no planned number, to be put behind them: ` of 24 Gy`, or nothing."""
+        return f" of {self.relative_to:.4g} Gy" if self.is_relative_to_prescription else ""
 
     @property
     def within(self) -> bool:

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from spinedose._version import __version__
 from spinedose.density import CtImage
+from spinedose.dicom._writing import own_header
 from spinedose.dicom.ct import write_ct
 from spinedose.dicom.plan import write_plan
 from spinedose.dicom.structures import write_structures
+from spinedose.errors import InvalidInput
 from spinedose.geometry import collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid, Volume
 from spinedose.plan import Beam, Identity, Plan, PrescribedDose
@@ -34,6 +36,13 @@ Array = NDArray[np.float64]
 Shape = Callable[[Array, Array, float], Array]
 """Signed distance [cm] to a surface at (x, y) arrays [cm] and one height z [cm]; negative inside, near the surface
 exact."""
+
+
+PATIENT_ID = "SPINEDOSE-DEMO"
+"""By this, and by the maker, files of an earlier demo are known."""
+
+PICTURES = ("axial.png", "sagittal.png", "coronal.png", "dvh.png")
+"""What `spinedose demo` draws beside the case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +98,7 @@ def write_demo(directory: str | Path, case: DemoCase) -> DemoFiles:
     Parameters
     ----------
     directory : path
-        Folder to write to; files of an earlier demo are overwritten.
+        Folder to write to; files of an earlier demo are replaced.
     case : DemoCase
         The case.
 
@@ -97,14 +106,41 @@ def write_demo(directory: str | Path, case: DemoCase) -> DemoFiles:
     -------
     DemoFiles
         Paths of what was written.
+
+    Raises
+    ------
+    InvalidInput
+        If other files are in the way, or it cannot be written.
     """
     folder = Path(directory)
+    refuse_strangers(folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity = case.plan.identity
     slices = write_ct(case.ct, folder / "CT", identity=identity)
     structures = write_structures(case.structures, folder / "RS.dcm", identity=identity, ct_files=slices)
     plan = write_plan(case.plan, folder / "RP.dcm")
     return DemoFiles(folder / "CT", structures, plan)
+
+
+def refuse_strangers(directory: str | Path) -> None:
+    """Refuse a folder in which a demo would overwrite what is not of an earlier one, or mix its CT with another.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the file.
+    """
+    folder = Path(directory)
+    in_the_way = [path for name in ("RP.dcm", "RS.dcm", "RD.dcm") if (path := folder / name).exists()]
+    in_the_way += sorted(path for path in (folder / "CT").glob("*") if not path.name.startswith("."))
+    if not in_the_way:  # pictures do not say whose they are, but lie beside a demo if they are of one
+        in_the_way = [path for name in PICTURES if (path := folder / name).exists()]
+    for path in in_the_way:
+        header = own_header(path)
+        if header is None or header.get("PatientID") != PATIENT_ID:
+            raise InvalidInput(
+                f"'{path}' is not of an earlier demo", "it would be lost or mixed up", "Choose another folder"
+            )
 
 
 STORED_CM = 0.15
@@ -548,7 +584,7 @@ def _make_plan(structures: StructureSet) -> Plan:
         )
     identity = Identity(
         patient_name="Synthetic^Spine",
-        patient_id="SPINEDOSE-DEMO",
+        patient_id=PATIENT_ID,
         patient_sex="O",
         study_instance_uid=_uid("study"),
         study_id="1",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import expect
 from spinedose.assignments import Assignment
 from spinedose.composition import METALS, Composition, bone_share, named_parts
 from spinedose.errors import InvalidInput
 from spinedose.geometry import PATIENT_POSITIONS
 from spinedose.grid import Grid, Volume
 from spinedose.hu_curve import HuCurve, list_curves, read_curve
+from spinedose.identity import Identity
 from spinedose.materials import Material, material
 from spinedose.nearness import FAR_CM, around, distances, in_words, is_cord, targets_and_cords
 from spinedose.patches import (
@@ -78,6 +80,8 @@ class CtImage:
         Voxels at the top of the stored scale, where the true CT number is unknown; they have the highest CT number.
     warnings : tuple of str
         What the reader of a result must know.
+    identity : Identity
+        Patient and study.
     """
 
     hu: Volume
@@ -86,8 +90,13 @@ class CtImage:
     frame_of_reference_uid: str = ""
     saturated_voxels: int = 0
     warnings: tuple[str, ...] = ()
+    identity: Identity = field(default_factory=Identity, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<CtImage {self.patient_position}: {self.hu.grid.in_words}>"
 
     def __post_init__(self) -> None:
+        expect("What a CT holds", self.hu, Volume, "a Volume", "Make one of a Grid and an array")
         values = self.hu.values
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise InvalidInput("The CT has voxels that are not a number", "they have no density", "Export the CT again")

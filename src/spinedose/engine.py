@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import PATH, expect, expect_callable
 from spinedose._version import __version__
 from spinedose.assignments import Assignment
+from spinedose.belonging import doubts
 from spinedose.calibration import reference_output
 from spinedose.clock import Clock, Progress
 from spinedose.couches import missing_couch
@@ -20,8 +22,7 @@ from spinedose.errors import InvalidInput, NumericalError
 from spinedose.grid import Grid, Volume
 from spinedose.machine import Machine, machine_for_beam
 from spinedose.machine_change import MachineChange
-from spinedose.nested import FineBox
-from spinedose.patient import PreparedPatient, prepare_patient
+from spinedose.patient import FineLike, PreparedPatient, prepare_patient, prove_image
 from spinedose.plan import Beam, Plan
 from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
 from spinedose.settings import Settings
@@ -42,7 +43,7 @@ def compute_dose(
     couch: str | Path = "",
     couch_surface_cm: float | None = None,
     spacing_cm: float = 0.25,
-    fine: FineBox | None = None,
+    fine: FineLike = None,
     like: Any = None,
     backend: str = "auto",
     per_beam: bool = False,
@@ -71,8 +72,8 @@ def compute_dose(
         DICOM y of its surface [cm]; otherwise it touches the body.
     spacing_cm : float
         Voxel size of the calculation [cm].
-    fine : FineBox, optional
-        Box of finer voxels, around target and cord for instance (`fine_box_around`).
+    fine : str, sequence of str or FineBox, optional
+        Structures around which voxels are half as large, the target and the cord for instance; or a box.
     like : Grid, Volume or PlannedDose, optional
         Grid on which the dose is returned, by trilinear interpolation; otherwise that of the calculation, with a fine
         box its fine voxels everywhere.
@@ -98,6 +99,8 @@ def compute_dose(
     SpinedoseError
         With problem, reason and advice; see `spinedose.errors`.
     """
+    prove_image(ct, structures)
+    _prove(plan, machine, setup, change, like, settings, progress)
     settings = settings or Settings()
     clock = Clock(progress)
     warnings = _frames(plan, ct, structures)
@@ -152,6 +155,8 @@ def irradiate(
     Dose
         All fractions together, in the patient as the CT shows him, wherever he was set up.
     """
+    expect("The patient", patient, PreparedPatient, "a PreparedPatient", "Make one of a CT with prepare_patient")
+    _prove(plan, machine, setup, change, like, settings, progress)
     settings = replace(settings or Settings(), curve=patient.curve)
     clock = Clock(progress)
     warnings = _frames(plan, patient.ct, patient.structures)
@@ -215,8 +220,8 @@ def _irradiate(
             )
         volume = patient.composed(total, settings.dose_to)
         beams = {number: patient.composed(raw, settings.dose_to) for number, raw in parts.items()}
-        if like is not None:
-            wanted = like if isinstance(like, Grid) else like.grid
+        wanted = like if like is None or isinstance(like, Grid) else like.grid
+        if wanted is not None:
             warnings += _cut_off(volume, wanted)
             volume = volume.resample(wanted)
             beams = {number: dose.resample(wanted) for number, dose in beams.items()}
@@ -232,10 +237,10 @@ def _irradiate(
         settings={
             **asdict(settings),
             "directions": used,
-            "spacing_cm": patient.spacing_cm,
             "pixel_cm": settings.pixel_on(patient.matter.grid),
-            "materials": {a.region: a.made_of.name for a in patient.assignments},
-            "couch": patient.couch,
+            **patient.settings(),
+            "like": None if wanted is None else asdict(wanted),
+            "per_beam": per_beam,
             **({} if setup.is_as_planned else {"setup": asdict(setup)}),
             **({} if change.is_none else {"machine_change": asdict(change)}),
         },
@@ -246,7 +251,38 @@ def _irradiate(
         saturated_near=patient.matter.saturated_near,
         dense_near=patient.matter.dense_near,
     )
-    return Dose(volume=volume, metadata=info, plan=plan, ct=patient.ct, beams=beams)
+    models = {
+        beam.number: f"{model.name}/{model.beams[beam.energy].energy}"
+        for model, beam in zip(machines, plan.beams, strict=True)
+    }
+    return Dose(volume, info, plan=plan, ct=patient.ct, beams=beams, structures=patient.structures, beam_models=models)
+
+
+def _prove(
+    plan: Plan,
+    machine: Machine | str | Path | None,
+    setup: Setup | None,
+    change: MachineChange | None,
+    like: Any,
+    settings: Settings | None,
+    progress: Progress | None,
+) -> None:
+    """Refuse arguments of another kind: names of files, mostly, and numbers or mappings for what has a class."""
+    expect("The plan", plan, Plan, "a Plan", "Read it with read_plan")
+    if machine is not None:
+        expect("The machine", machine, (Machine, *PATH), "a name, a folder or a Machine", "See list_machines()")
+    if setup is not None:
+        expect("The setup", setup, Setup, "a Setup", "Write Setup(lateral_cm=0.1) for instance")
+    if change is not None:
+        expect("The change of the machine", change, MachineChange, "a MachineChange", "Write MachineChange(...)")
+    if settings is not None:
+        expect(
+            "The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400) for instance"
+        )
+    if progress is not None:
+        expect_callable("What is to be told of progress", progress)
+    if like is not None and not isinstance(like, Grid):
+        expect("The grid of the dose", getattr(like, "grid", like), Grid, "a Grid or a dose", "Read one with read_dose")
 
 
 def _machines(plan: Plan, machine: Machine | str | Path | None) -> tuple[list[Machine], list[str]]:
@@ -286,7 +322,7 @@ def _jobs(plan: Plan, machines: Sequence[Machine], per_beam: bool) -> list[Job]:
 
 
 def _frames(plan: Plan, ct: CtImage, structures: StructureSet | None) -> list[str]:
-    """Refuse what lies in different frames of reference; warn where a file does not say."""
+    """Refuse what lies in different frames of reference; warn where a file does not say, or is of somebody else."""
     names = {"plan": plan.frame_of_reference_uid, "CT": ct.frame_of_reference_uid}
     if structures is not None:
         names["structure set"] = structures.frame_of_reference_uid
@@ -298,9 +334,8 @@ def _frames(plan: Plan, ct: CtImage, structures: StructureSet | None) -> list[st
             "Export plan, CT and structures of one treatment plan",
         )
     missing = [name for name in names if name not in given]
-    if missing:
-        return [f"No frame of reference in {' and '.join(missing)}: taken to be that of the CT."]
-    return []
+    said = [f"No frame of reference in {' and '.join(missing)}: taken to be that of the CT."] if missing else []
+    return [*said, *doubts(plan, ct, structures)]
 
 
 def _isocentres_inside(plan: Plan, grid: Grid) -> None:

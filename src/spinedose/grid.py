@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spinedose._arguments import expect, points_of, shown
 from spinedose.errors import InvalidInput
+
+Index = tuple[int, int, int]
+"""A voxel (z, y, x)."""
+
+EDGE = 1e-9
+"""Points so far beyond a face are on it [voxels]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,12 @@ class Grid:
         return int(np.prod(self.shape))
 
     @property
+    def in_words(self) -> str:
+        """Such as `"100 x 80 x 60 voxels of 0.25 x 0.25 x 0.3 cm"`, both along x, y and z."""
+        counts = " x ".join(str(count) for count in self.shape[::-1])
+        return f"{counts} voxels of {' x '.join(f'{step:.4g}' for step in self.spacing_cm)} cm"
+
+    @property
     def voxel_volume_cm3(self) -> float:
         """Volume of one voxel [cm^3]."""
         return float(np.prod(self.spacing_cm))
@@ -80,7 +93,15 @@ class Grid:
         index: NDArray[np.float64] = ((points - self.origin_cm) / self.spacing_cm)[..., ::-1]
         return index
 
-    def box(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> Grid:
+    def reaching(self, low_cm: ArrayLike, high_cm: ArrayLike) -> tuple[Index, Index]:
+        """Which voxels reach into a box with these corners (x, y, z) [cm], as `box` takes them; at least one."""
+        first = np.floor(self.indices_of(low_cm) + 0.5).astype(int)
+        last = np.ceil(self.indices_of(high_cm) + 0.5).astype(int)
+        first = np.clip(first, 0, np.subtract(self.shape, 1))
+        last = np.clip(last, first + 1, self.shape)
+        return _triple(first, int, "first"), _triple(last, int, "last")
+
+    def box(self, low: Index, high: Index) -> Grid:
         """Part of the grid from index `low` up to but not including `high`, both (z, y, x)."""
         origin = tuple(o + d * i for o, d, i in zip(self.origin_cm, self.spacing_cm, low[::-1], strict=True))
         shape = tuple(h - i for i, h in zip(low, high, strict=True))
@@ -110,7 +131,13 @@ class Volume:
     grid: Grid
     values: NDArray[Any]
 
+    def __repr__(self) -> str:
+        low, high = float(self.values.min()), float(self.values.max())
+        return f"<Volume of {self.grid.in_words}, {self.values.dtype}, {low:.4g} to {high:.4g}>"
+
     def __post_init__(self) -> None:
+        expect("The grid of a volume", self.grid, Grid, "a Grid")
+        expect("What a volume holds", self.values, np.ndarray, "an array (z, y, x)", "Make one with numpy.asarray")
         if self.values.shape != self.grid.shape:
             raise InvalidInput(f"Values of shape {self.values.shape} do not fit a grid of shape {self.grid.shape}")
         view = self.values.view()
@@ -133,9 +160,9 @@ class Volume:
         ndarray, shape (...)
             Values in the unit of the volume.
         """
-        index = self.grid.indices_of(points_cm)
+        index = self.grid.indices_of(points_of(points_cm))
         shape = np.asarray(self.grid.shape)
-        inside = np.all((index >= -0.5 - 1e-9) & (index <= shape - 0.5 + 1e-9), axis=-1)
+        inside = np.all((index >= -0.5 - EDGE) & (index <= shape - 0.5 + EDGE), axis=-1)
         index = np.clip(np.where(np.isfinite(index), index, 0.0), 0, shape - 1)
         low = np.minimum(index.astype(np.intp), np.maximum(shape - 2, 0))
         part = index - low
@@ -151,6 +178,14 @@ class Volume:
             result += weight * self.values[tuple(pick)]
         return np.where(inside, result, outside)
 
+    def part(self, low: Index, high: Index) -> Volume:
+        """The voxels from index `low` up to but not including `high`, both (z, y, x); a view."""
+        return Volume(self.grid.box(low, high), self.values[slices_of(low, high)])
+
+    def near(self, low_cm: ArrayLike, high_cm: ArrayLike) -> Volume:
+        """The voxels that reach into a box with these corners (x, y, z) [cm], at least one; a view."""
+        return self.part(*self.grid.reaching(low_cm, high_cm))
+
     def padded(self) -> Volume:
         """The volume with a layer of zeros on every side, so that interpolation at its faces meets them."""
         low = tuple(o - d for o, d in zip(self.grid.origin_cm, self.grid.spacing_cm, strict=True))
@@ -159,17 +194,55 @@ class Volume:
 
     def resample(self, grid: Grid, *, outside: float = 0.0) -> Volume:
         """Trilinear interpolation at the voxel centres of another grid, as float32."""
-        x, y, z = grid.axes_cm
+        expect("The grid to interpolate to", grid, Grid, "a Grid")
+        room = np.asarray(self.grid.spacing_cm)
+        source = self.near(grid.lower_cm - room, grid.upper_cm + room)
+        places = [_neighbours(source.grid, axis, at) for axis, at in enumerate(grid.axes_cm)]
+        (x0, x1, x), (y0, y1, y), (z0, z1, z) = places
         values = np.empty(grid.shape, dtype=np.float32)
-        plane = np.empty((len(y), len(x), 3))
-        plane[..., 0], plane[..., 1] = x[None, :], y[:, None]
-        for k, height in enumerate(z):
-            plane[..., 2] = height
-            values[k] = self.sample(plane, outside=outside)
+        for k, (low, high, part) in enumerate(zip(z0, z1, z, strict=True)):
+            plane = (1 - part) * source.values[low] + part * source.values[high]
+            plane = (1 - y[:, None]) * plane[y0] + y[:, None] * plane[y1]
+            values[k] = (1 - x) * plane[:, x0] + x * plane[:, x1]
+        for axis, at in enumerate(grid.axes_cm):
+            edge = EDGE * room[axis]
+            is_inside = (at >= self.grid.lower_cm[axis] - edge) & (at <= self.grid.upper_cm[axis] + edge)
+            np.moveaxis(values, 2 - axis, 0)[~is_inside] = outside
         return Volume(grid, values)
 
 
+def _neighbours(
+    grid: Grid, axis: int, at: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Voxels below and above coordinates [cm] on an axis (0 x, 1 y, 2 z), and how far from the lower one, 0 to 1."""
+    last = grid.shape[2 - axis] - 1
+    index = np.clip((at - grid.origin_cm[axis]) / grid.spacing_cm[axis], 0, last)
+    low = np.minimum(index.astype(np.intp), max(last - 1, 0))
+    return low, np.minimum(low + 1, last), index - low
+
+
+def slices_of(low: Index, high: Index) -> tuple[slice, slice, slice]:
+    """The box from index `low` up to but not including `high` in arrays (z, y, x)."""
+    z, y, x = (slice(*ends) for ends in zip(low, high, strict=True))
+    return z, y, x
+
+
+def box_around(is_wanted: NDArray[np.bool_], room: int = 0) -> tuple[Index, Index]:
+    """Which voxels are wanted, with some more on every side, as `Grid.box` takes them; all where none is wanted."""
+    if not is_wanted.any():
+        return (0, 0, 0), _triple(is_wanted.shape, int, "shape")
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(is_wanted.any(axis=others))
+        low.append(max(int(places[0]) - room, 0))
+        high.append(min(int(places[-1]) + 1 + room, is_wanted.shape[axis]))
+    return _triple(low, int, "low"), _triple(high, int, "high")
+
+
 def _triple(values: Any, kind: type, name: str) -> tuple[Any, ...]:
+    if not hasattr(values, "__len__") or isinstance(values, str):
+        raise InvalidInput(f"{name} is {shown(values)}", "three numbers are asked for")
     if len(values) != 3:
         raise InvalidInput(f"{name} has {len(values)} numbers instead of 3")
     return tuple(kind(v) for v in values)

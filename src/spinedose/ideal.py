@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import expect, expect_number, shown
 from spinedose._version import __version__
 from spinedose.backends.select import select_backend
 from spinedose.composition import BONE_STEPS, bone_share
@@ -81,6 +82,15 @@ def ideal_field_dose(
     InvalidInput
         If an argument makes no sense, or a density has no tissue and no material is given.
     """
+    expect("The density", density, Volume, "a Volume", "Make one: Volume(Grid(...), values)")
+    for what in ("energy_MeV", "weight"):
+        if not hasattr(spectrum, what):
+            why = "energies and weights are asked for"
+            raise InvalidInput(f"The spectrum is {shown(spectrum)}", why, "Take that of a beam model, or a Spectrum")
+    expect_number("The field", field_cm, "cm", "Give the side of the square")
+    expect_number("The distance of the source", ssd_cm, "cm")
+    if settings is not None:
+        expect("The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400)")
     if dose_to not in ("medium", "water"):
         raise InvalidInput(f"Dose to '{dose_to}' is unknown", "there are 'medium' and 'water'")
     if geometry not in ("parallel", "point"):

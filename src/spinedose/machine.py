@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import PATH, expect
 from spinedose._resources import folder
 from spinedose.errors import BeamDataError, InvalidInput, UnknownMachine
 from spinedose.plan import Beam
@@ -519,6 +520,7 @@ def read_machine(name_or_file: str | Path) -> Machine:
     BeamDataError
         If a file is wrong.
     """
+    expect("The machine", name_or_file, PATH, "a name or a folder", "See list_machines()")
     place = machine_folder(name_or_file)
     files = [place / "machine.toml", *sorted(path for path in place.glob("*.toml") if path.name != "machine.toml")]
     digest = hashlib.sha256()
@@ -585,6 +587,12 @@ def machine_for_beam(
         machine = fitting[0]
         warnings.append(f"{who}: machine '{beam.machine}' was taken for {machine.name} by its leaf boundaries.")
     machine.beam(beam.energy)
+    if not beam.is_fluence_mode_stated and beam.energy.replace("X", "FFF") in machine.beams:
+        warnings.append(
+            "The plan does not state the fluence mode of its beams (old and some other planning systems do not): they "
+            f"were computed as flattened, though {machine.name} has beams of that energy without a flattening filter, "
+            "too. Make sure that they are flattened."
+        )
     if beam.leaf_boundaries_cm is not None:
         inner, outer = machine.mlc.fits(beam.leaf_boundaries_cm)
         if not inner or machine.mlc.axis != beam.leaf_axis:

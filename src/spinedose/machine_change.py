@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from spinedose._arguments import expect_number
 from spinedose.errors import InvalidInput
 from spinedose.machine import BeamModel, Machine
 
@@ -24,6 +25,8 @@ class MachineChange:
     spot_factor: float = 1.0
 
     def __post_init__(self) -> None:
+        expect_number("The leaf offset", self.leaf_offset_cm, "cm")
+        expect_number("The factor of the focal spot", self.spot_factor, "times the size")
         if not abs(self.leaf_offset_cm) <= 0.3:
             raise InvalidInput(
                 f"Leaves are set back by {self.leaf_offset_cm} cm", "up to 0.3 cm either way can be meant"

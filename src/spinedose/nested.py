@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spinedose.backends.base import Moments
 from spinedose.density import DensityGrid
 from spinedose.errors import InvalidInput
-from spinedose.grid import Grid, Volume
+from spinedose.grid import Grid, Index, Volume
 from spinedose.structures import StructureSet, bounds_cm
 
 Array = NDArray[np.float64]
@@ -91,9 +91,6 @@ def with_common_materials(matters: Sequence[DensityGrid]) -> list[DensityGrid]:
         renumbered = Volume(matter.grid, number[matter.material.values])
         common.append(replace(matter, material=renumbered, materials=tuple(by_name.values())))
     return common
-
-
-Index = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import expect_each
 from spinedose.errors import InvalidInput
 from spinedose.geometry import PATIENT_POSITIONS
+from spinedose.identity import Identity
+
+__all__ = ["LEAF_OVERLAP_TOLERANCE_CM", "Beam", "Identity", "Plan", "PrescribedDose"]
 
 Array = NDArray[np.float64]
 
@@ -47,6 +51,8 @@ class Beam:
         Dose of the beam in one fraction at its specification point, as the planning system states it [Gy].
     planned_point_cm : ndarray, shape (3,), or None
         That point [cm], DICOM LPS.
+    is_fluence_mode_stated : bool
+        Whether the plan says if the beam is flattened; where it does not, `energy` takes it to be.
     """
 
     number: int
@@ -66,6 +72,7 @@ class Beam:
     leaf_axis: str = "x"
     planned_point_dose_gy: float | None = None
     planned_point_cm: Array | None = None
+    is_fluence_mode_stated: bool = True
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -112,6 +119,14 @@ class Beam:
                 "Export the plan again, or correct the leaf positions",
             )
 
+    def __repr__(self) -> str:
+        turns = f"gantry {self.gantry_deg[0]:g}" + (f" to {self.gantry_deg[-1]:g}" if self.is_arc else "")
+        count = len(self.cumulative_meterset)
+        return (
+            f"<Beam {self.number} '{self.name}': {self.machine} {self.energy}, {self.meterset_mu:.6g} MU, "
+            f"{turns} degrees, {count} control points>"
+        )
+
     def _prove(self, holds: bool | np.bool_, problem: str, why: str = "", advice: str = "") -> None:
         if not holds:
             raise InvalidInput(f"Beam {self.number} '{self.name}' {problem}", why, advice)
@@ -137,22 +152,6 @@ _ARRAYS = (
     "leaf_cm",
     "planned_point_cm",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who and what a plan belongs to: DICOM identifiers that must be copied into derived objects. Never logged."""
-
-    patient_name: str = ""
-    patient_id: str = ""
-    patient_birth_date: str = ""
-    patient_sex: str = ""
-    study_instance_uid: str = ""
-    study_id: str = ""
-    study_date: str = ""
-    study_time: str = ""
-    accession_number: str = ""
-    referring_physician: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +216,7 @@ class Plan:
     prescriptions: tuple[PrescribedDose, ...] = ()
 
     def __post_init__(self) -> None:
+        expect_each("The beams of a plan", self.beams, Beam, "Beam", "Put them into a tuple")
         if not self.beams:
             raise InvalidInput(f"Plan '{self.label}' has no beam that delivers dose", "there is nothing to compute")
         if self.fractions < 1:
@@ -229,6 +229,13 @@ class Plan:
         numbers = [beam.number for beam in self.beams]
         if len(set(numbers)) != len(numbers):
             raise InvalidInput(f"Plan '{self.label}' uses a beam number twice", f"numbers are {numbers}")
+
+    def __repr__(self) -> str:
+        energies = ", ".join(dict.fromkeys(beam.energy for beam in self.beams))
+        return (
+            f"<Plan '{self.label}': {len(self.beams)} beam(s) of {energies}, {self.total_mu:.6g} MU, "
+            f"{self.fractions} fraction(s), {self.patient_position}>"
+        )
 
     @property
     def total_mu(self) -> float:

@@ -409,9 +409,14 @@ def match_structures(
     there, known = [s.name for s in drawn], [naming.structure for naming in protocol.namings]
     chosen = chosen or {}
     for name, of_patient in chosen.items():
-        for wanted, among in ((name, known), (of_patient, there)):
-            if wanted not in among:
-                raise InvalidInput(f"There is no structure '{wanted}'", f"there are {', '.join(among)}")
+        if name not in known:
+            raise InvalidInput(
+                f"The protocol has no structure '{name}'", f"it has {', '.join(known)}", "Choose for one of these"
+            )
+        if of_patient not in there:
+            raise InvalidInput(
+                f"There is no structure '{of_patient}' with contours", f"there are {', '.join(there)}", "Choose one"
+            )
     matches = []
     for naming in protocol.namings:
         if naming.structure in chosen:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from spinedose._arguments import PATH, expect, expect_number
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid
 from spinedose.result import DOSE_QUANTITY
@@ -45,6 +46,16 @@ class Settings:
     dose_to: str = "water"
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("curve", "dose_to"):
+                expect(f"The setting {item.name}", value, PATH, "a name")
+            elif value is not None or item.name.endswith("_deg") or item.name == "moments":
+                unit = "degrees" if item.name.endswith("_deg") else "cm" if item.name.endswith("_cm") else "whole steps"
+                expect_number(f"The setting {item.name}", value, unit)
+        for name, count in (("directions", self.directions), ("moments", self.moments)):
+            if count is not None and count != int(count):
+                raise InvalidInput(f"The setting {name} is {count}", "they are counted", "Give a whole number")
         if self.directions is not None and not 32 <= self.directions <= 20000:
             raise InvalidInput(f"{self.directions} directions were asked for", "32 to 20000 make sense")
         if not 0 <= self.moments <= 12:

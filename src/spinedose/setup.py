@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import expect_number, points_of
 from spinedose.errors import InvalidInput
 from spinedose.geometry import rotation_about, table_from_patient
 
@@ -50,10 +51,15 @@ class Setup:
     def __post_init__(self) -> None:
         for item in fields(self)[:6]:
             value = getattr(self, item.name)
+            unit = "cm" if item.name.endswith("_cm") else "degrees"
+            expect_number(f"{item.name} of a setup", value, unit, "A shift has three numbers, each with its name")
             most = MOST_CM if item.name.endswith("_cm") else MOST_DEG
             if not abs(value) <= most:  # also when it is not a number
                 raise InvalidInput(f"A setup has {item.name} = {value}", f"up to {most:g} either way can be meant")
-        if self.pivot_cm is not None and not (len(self.pivot_cm) == 3 and np.all(np.isfinite(self.pivot_cm))):
+        if self.pivot_cm is None:
+            return
+        point = points_of(self.pivot_cm)
+        if not (point.shape == (3,) and np.all(np.isfinite(point))):
             raise InvalidInput(f"A setup turns about {self.pivot_cm}", "a point has three coordinates [cm]")
 
     @property

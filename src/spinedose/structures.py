@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
+from spinedose.identity import Identity
 
 Array = NDArray[np.float64]
 
@@ -55,6 +58,10 @@ class Structure:
     color: tuple[int, int, int] = (255, 0, 0)
     contour_spacing_cm: float | None = None
 
+    def __repr__(self) -> str:
+        kind = f", {self.type}" if self.type else ""
+        return f"<Structure {self.number} '{self.name}'{kind}: {len(self.contours_cm)} contour(s)>"
+
     def __post_init__(self) -> None:
         for contour in self.contours_cm:
             if contour.ndim != 2 or contour.shape[1] != 3 or len(contour) < 3:
@@ -82,6 +89,10 @@ class Structure:
             )
 
 
+NAMES_SHOWN = 8
+"""Names of structures in a line about a set."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StructureSet:
     """All structures of a patient in one frame of reference."""
@@ -91,6 +102,12 @@ class StructureSet:
     uid: str = ""
     frame_of_reference_uid: str = ""
     warnings: tuple[str, ...] = field(default=())
+    identity: Identity = field(default_factory=Identity, repr=False)
+
+    def __repr__(self) -> str:
+        names = [one.name for one in self.structures]
+        shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+        return f"<StructureSet '{self.label}': {len(names)} structure(s)" + (f": {shown}>" if names else ">")
 
     def __getitem__(self, name: str) -> Structure:
         """The structure of this name; exact match."""
@@ -106,6 +123,10 @@ PLANE_TOLERANCE_CM = 0.005
 
 GAP_FACTOR = 1.5
 """Planes further apart than this many contour spacings are not joined."""
+
+
+PIXELS_AT_ONCE = 500_000
+"""Pixels of the planes that are filled together: many small planes take as long as one, and memory stays small."""
 
 
 def mask(structure: Structure, grid: Grid) -> Volume:
@@ -132,18 +153,23 @@ def mask(structure: Structure, grid: Grid) -> Volume:
     values = np.zeros(grid.shape, dtype=np.float32)
     dz = grid.spacing_cm[2]
     bottom = grid.lower_cm[2]
+    reaching: list[tuple[int, Array, list[Array]]] = []
     for low, high, polygons in _slabs(structure):
         first = max(int(np.floor((low - bottom) / dz)), 0)
         last = min(int(np.ceil((high - bottom) / dz)), grid.shape[0])
         faces = bottom + dz * np.arange(first, last + 1)
         share = np.clip(np.minimum(high, faces[1:]) - np.maximum(low, faces[:-1]), 0.0, None) / dz
-        if not np.any(share > 0):
-            continue
-        area, (row, column) = _coverage(polygons, grid)
-        rows, columns = slice(row, row + area.shape[0]), slice(column, column + area.shape[1])
-        for layer, part in enumerate(share, start=first):
-            if part > 0:
-                values[layer, rows, columns] += (part * area).astype(np.float32)
+        if np.any(share > 0):
+            reaching.append((first, share, polygons))
+    many = max(PIXELS_AT_ONCE // (grid.shape[1] * grid.shape[2]), 1)
+    for start in range(0, len(reaching), many):
+        group = reaching[start : start + many]
+        areas, (row, column) = _coverage([polygons for _, _, polygons in group], grid)
+        rows, columns = slice(row, row + areas.shape[1]), slice(column, column + areas.shape[2])
+        for area, (first, share, _) in zip(areas, group, strict=True):
+            for layer, part in enumerate(share, start=first):
+                if part > 0:
+                    values[layer, rows, columns] += (part * area).astype(np.float32)
     return Volume(grid, np.minimum(values, 1.0, out=values))
 
 
@@ -284,13 +310,13 @@ Slab = tuple[float, float, list[Array]]
 """Lower face, upper face [cm], and the polygons (k, 2) of the plane [cm]."""
 
 
-def _slabs(structure: Structure) -> list[Slab]:
+@lru_cache(maxsize=64)  # a check asks for those of each structure some twenty times
+def _slabs(structure: Structure) -> tuple[Slab, ...]:
     """The solid that the contours stand for, from the lowest slab to the highest."""
-    contours = sorted(structure.contours_cm, key=lambda contour: float(contour[:, 2].mean()))
+    placed = [(float(contour[:, 2].mean()), contour) for contour in structure.contours_cm]
     heights: list[float] = []
     planes: list[list[Array]] = []
-    for contour in contours:
-        height = float(contour[:, 2].mean())
+    for height, contour in sorted(placed, key=itemgetter(0)):
         if not heights or height - heights[-1] > PLANE_TOLERANCE_CM:
             heights.append(height)
             planes.append([])
@@ -300,7 +326,7 @@ def _slabs(structure: Structure) -> list[Slab]:
         spacing = float(np.median(np.diff(heights)))
     if spacing is None:
         if not heights:
-            return []
+            return ()
         raise InvalidInput(
             f"Structure '{structure.name}' lies in one plane and its slice spacing is not known",
             "a plane has no volume",
@@ -312,7 +338,7 @@ def _slabs(structure: Structure) -> list[Slab]:
         above = heights[k + 1] - height if k + 1 < len(heights) else spacing
         below, above = (gap if gap <= GAP_FACTOR * spacing else spacing for gap in (below, above))
         slabs.append((height - below / 2, height + above / 2, polygons))
-    return slabs
+    return tuple(slabs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -399,40 +425,54 @@ _ROUNDING = 1e-9
 """Shares nearer to 0 or 1 than this are rounding of the running sum (about 1e-13)."""
 
 
-def _coverage(polygons: list[Array], grid: Grid) -> tuple[Array, tuple[int, int]]:
-    """Share of every pixel that a plane figure covers.
+def _coverage(planes: list[list[Array]], grid: Grid) -> tuple[Array, tuple[int, int]]:
+    """Share of every pixel that plane figures cover, each in a plane of its own.
 
-    A boundary piece covers all that lies to its right; pieces that open the figure count positive, those that close it
-    negative. In the pixels that a piece passes through the area to its right is the integral of a linear function.
+    The planes are laid above one another, as one tall picture. A boundary piece covers all that lies to its right;
+    pieces that open the figure count positive, those that close it negative. In the pixels that a piece passes through
+    the area to its right is the integral of a linear function.
 
     Returns
     -------
-    area : ndarray, shape (rows, columns)
-        Shares 0 to 1 in the part of the grid around the figure; may be empty.
+    area : ndarray, shape (planes, rows, columns)
+        Shares 0 to 1 in the part of the grid around the figures; may be empty.
     corner : tuple of 2 ints
         Row and column of that part in the grid.
     """
     spacing, corner = np.asarray(grid.spacing_cm[:2]), grid.lower_cm[:2]
-    placed = [(polygon - corner) / spacing for polygon in polygons]  # in pixels from the grid's corner
-    rows = np.concatenate(placed)[:, 1]
-    top, bottom = max(int(np.floor(rows.min())), 0), min(int(np.ceil(rows.max())), grid.shape[1])
-    if bottom <= top:
-        return np.zeros((0, 0)), (0, 0)
-    p = _boundary(placed, np.arange(top, bottom + 1.0))
+    placed = [[(polygon - corner) / spacing for polygon in polygons] for polygons in planes]  # in pixels of the grid
+    upright = np.concatenate([polygon[:, 1] for polygons in placed for polygon in polygons])
+    lowest, highest = int(np.floor(upright.min())), int(np.ceil(upright.max()))
+    top, bottom, apart = max(lowest, 0), min(highest, grid.shape[1]), highest - lowest
+    height = bottom - top
+    nothing = np.zeros((len(planes), 0, 0)), (0, 0)
+    if height <= 0:
+        return nothing
+    starts = apart * np.arange(len(planes)) - lowest  # rows of the tall picture where the grid's first one is
+    above = [
+        np.column_stack([polygon[:, 0], polygon[:, 1] + start])
+        for polygons, start in zip(placed, starts, strict=True)
+        for polygon in polygons
+    ]
+    p = _boundary(above, (starts[:, None] + np.arange(top, bottom + 1.0)).ravel())
+    middle = ((p.y0 + p.y1) / 2).astype(np.intp)
+    plane = middle // apart
+    row = middle - starts[plane] - top
     # Pieces right of the grid cover none of it; pieces left of it cover all that its left face does.
-    seen = np.minimum(p.x0, p.x1) < grid.shape[2]
+    inside = (row >= 0) & (row < height)
+    seen = inside & (np.minimum(p.x0, p.x1) < grid.shape[2])
     x0, x1, y0, y1, sign = p.x0[seen], p.x1[seen], p.y0[seen], p.y1[seen], p.sign[seen]
+    row = (plane * height + row)[seen]
     is_left = np.maximum(x0, x1) <= 0
     x0, x1 = np.where(is_left, 0.0, x0), np.where(is_left, 0.0, x1)
     if not len(x0):
-        return np.zeros((0, 0)), (0, 0)
+        return nothing
     low, high = np.minimum(x0, x1), np.maximum(x0, x1)
     start = int(np.floor(low.min()))
     low, high = low - start, high - start
-    last = int(np.ceil(high.max())) if seen.all() else max(int(np.ceil(high.max())), grid.shape[2] - start)
-    shape = (bottom - top, last + 2)
-    height = y1 - y0
-    row = np.minimum(((y0 + y1) / 2).astype(np.intp) - top, shape[0] - 1)
+    last = int(np.ceil(high.max())) if np.all(seen == inside) else max(int(np.ceil(high.max())), grid.shape[2] - start)
+    shape = (len(planes) * height, last + 2)
+    step_up = y1 - y0
     first = np.floor(low).astype(np.intp)
     count = np.maximum(np.ceil(high).astype(np.intp) - first, 1)
     piece = np.repeat(np.arange(len(row)), count)
@@ -443,7 +483,7 @@ def _coverage(polygons: list[Array], grid: Grid) -> tuple[Array, tuple[int, int]
     reach = np.clip(column + 1 - low[piece], 0.0, (high - low)[piece])
     width = np.where(high > low, high - low, 1.0)[piece]
     beyond = np.maximum(column + 1 - high[piece], 0.0)
-    total = height[piece] * (reach**2 / (2 * width) + beyond)
+    total = step_up[piece] * (reach**2 / (2 * width) + beyond)
     before = np.where(step == 0, 0.0, np.roll(total, 1))
     cover = total - before
     is_last = step == count[piece] - 1
@@ -454,9 +494,9 @@ def _coverage(polygons: list[Array], grid: Grid) -> tuple[Array, tuple[int, int]
     rise = np.bincount(flat, sign * cover, size)
     inner = ~is_last
     rise += np.bincount(flat[inner] + 1, -(sign * cover)[inner], size)
-    rise += np.bincount(flat[is_last] + 1, (sign * (height[piece] - cover))[is_last], size)
+    rise += np.bincount(flat[is_last] + 1, (sign * (step_up[piece] - cover))[is_last], size)
     area: Array = np.cumsum(rise.reshape(shape), axis=1, dtype=np.float64)
     area[area < _ROUNDING] = 0.0
     area[area > 1 - _ROUNDING] = 1.0
     side, end = max(start, 0), min(start + shape[1], grid.shape[2])
-    return area[:, side - start : max(end, side) - start], (top, side)
+    return area.reshape(len(planes), height, shape[1])[:, :, side - start : max(end, side) - start], (top, side)

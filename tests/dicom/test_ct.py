@@ -219,6 +219,28 @@ def test_three_slices_with_one_missing(tmp_path: Path) -> None:
     assert "lacks 1 slice(s)" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("thickness", "is_said"), [("1.25", True), ("1.5", True), ("2", False), ("2.5", False), ("0", False), ("", False)]
+)
+def test_slices_further_apart_than_they_are_thick(tmp_path: Path, thickness: str, is_said: bool) -> None:
+    """Every second slice of a series may be missing without a gap in the spacing, which is 2.5 mm here."""
+    warnings = read_ct(series(tmp_path, SliceThickness=thickness)).warnings
+    assert any(f"2.5 mm apart, but {thickness} mm thick" in text for text in warnings) == is_said
+    assert len(warnings) == is_said
+
+
+def test_a_series_without_thickness(tmp_path: Path) -> None:
+    slices = syn.ct_slices(STORED, z=(5, 7.5, 10))
+    for one in slices:
+        del one.SliceThickness
+    assert read_ct(syn.save_series(slices, tmp_path / "ct")).warnings == ()
+
+
+def test_whose_it_is(tmp_path: Path) -> None:
+    ct = read_ct(series(tmp_path, PatientName="Doe^Jane", PatientID="12 "))
+    assert (ct.identity.patient_name, ct.identity.patient_id) == ("Doe^Jane", "12")
+
+
 def test_double_slices_are_named(tmp_path: Path) -> None:
     folder = syn.save_series(syn.ct_slices(STORED, z=(0, 3, 3)), tmp_path / "ct")
     assert "'slice001.dcm' and 'slice002.dcm' lie at the same position (3.00 mm)" in refusal(folder)

@@ -297,6 +297,7 @@ def test_a_dose_survives_the_round_trip(tmp_path, top_gy):
     np.testing.assert_allclose(back.dose.values, volume.values, rtol=1.2e-7, atol=1.5e-10 * top_gy)
     assert (back.summation, back.plan_uid) == ("PLAN", plan.uid)
     assert back.frame_of_reference_uid == plan.frame_of_reference_uid
+    assert back.identity == plan.identity
     dataset = pydicom.dcmread(path)
     assert dataset.PatientID == "SYN"
     assert dataset.StudyInstanceUID == plan.identity.study_instance_uid

@@ -133,6 +133,26 @@ def test_a_dose_without_reference_is_taken_with_a_word(folder: Path) -> None:
     assert "does not say to which plan it belongs" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("element", "value", "why"),
+    [
+        ("DoseUnits", "RELATIVE", "it is in units of RELATIVE, and only doses in GY can be compared"),
+        ("DoseType", "EFFECTIVE", "it holds a dose of type EFFECTIVE, and only physical dose can be compared"),
+    ],
+)
+def test_a_dose_that_cannot_be_compared_is_named_with_its_reason(
+    folder: Path, element: str, value: str, why: str
+) -> None:
+    dataset = pydicom.dcmread(folder / "z")
+    setattr(dataset, element, value)
+    dataset.save_as(folder / "z")
+    found = find_case(folder)
+    assert found.doses == ()
+    assert found.notes == (f"The dose 'z' was passed over: {why}.",)
+    dose_of(folder / "second", plan_of())
+    assert [path.name for path in find_case(folder).doses] == ["second"]
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="There is no folder"):
         find_case(tmp_path / "nowhere")

@@ -383,7 +383,8 @@ def test_energy_and_fluence_mode(tmp_path: Path, energy: str, modes: list[tuple[
             sequence[-1].FluenceModeID = identifier
     beam = syn.beam(PrimaryFluenceModeSequence=sequence)
     beam.ControlPointSequence[0].NominalBeamEnergy = energy
-    assert one_beam(syn.plan(beam), tmp_path).energy == label
+    read = one_beam(syn.plan(beam), tmp_path)
+    assert read.energy == label and read.is_fluence_mode_stated == bool(modes)
 
 
 def test_an_unknown_fluence_mode_is_refused(tmp_path: Path) -> None:

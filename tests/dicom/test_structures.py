@@ -299,6 +299,7 @@ def test_structures_survive_the_round_trip(tmp_path):
         written.uid,
         written.frame_of_reference_uid,
     )
+    assert found.identity == IDENTITY
     for one, other in zip(written.structures, found.structures, strict=True):
         for field in ("number", "name", "type", "relative_mass_density", "relative_electron_density", "color"):
             assert getattr(one, field) == getattr(other, field)

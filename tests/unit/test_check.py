@@ -69,6 +69,11 @@ def structure_set(*more: Structure) -> StructureSet:
     )
 
 
+def far_cord() -> StructureSet:
+    """A cord beside the target, out of a box of 1.5 cm around the target."""
+    return StructureSet((ball(1, "PTV", "PTV", (0, 0, 0), 1.5), ball(2, "SpinalCord", "", (0, 2.6, 0), 0.6)))
+
+
 def bump(centre: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 1.0, grid: Grid = GRID) -> Volume:
     """A smooth dose: 1.1 of the prescription in the middle, about 0.9 at the target's edge."""
     x, y, z = grid.axes_cm
@@ -334,6 +339,77 @@ class TestFindings:
         assert content["calculation"]["dense_near"] == [dense]
         jsonschema.validate(content, schema())
 
+    def test_another_patient_is_a_problem_and_stands_in_no_sentence(self, compute: Callable[..., Check]) -> None:
+        ct = replace(ct_image(), identity=Identity("Roe^Rita", "987654"))
+        found = compute(planned_as(bump()), ct=ct)
+        (one,) = [one for one in found.findings if one.code == "other_patient"]
+        assert one.severity == "problem" and found.verdict == "outside" and found.reasons[0] == one.text
+        assert "The CT is of another patient than the plan" in one.text
+        assert not any(secret in one.text for secret in ("Roe", "987654", "Doe", "123456"))
+        assert found.as_dict()["names"]["others"] == [{"of": "CT", "patient_name": "Roe^Rita", "patient_id": "987654"}]
+        jsonschema.validate(found.as_dict(), schema())
+        nobody = found.anonymous()
+        assert "987654" not in nobody.to_json() and nobody.names.others == ()
+        assert nobody.ct.identity == Identity()
+
+    def test_another_name_is_only_said(self, compute: Callable[..., Check]) -> None:
+        regions = replace(structure_set(), identity=Identity("Doe^Janet", "123456"))
+        found = compute(planned_as(bump(), identity=Identity("DOE^JANE^^", "123456 ")), structures=regions)
+        (one,) = [one for one in found.findings if "patient" in one.code]
+        assert (one.code, one.severity, found.verdict) == ("patient_names_differ", "attention", "within")
+        assert "The structure set is of a patient with another name" in one.text
+
+    def test_the_dose_of_another_patient_among_those_of_beams(self) -> None:
+        plan = plan_of(beams=(beam_of(number=1), beam_of(number=2)))
+        one, two = (planned_as(bump(), summation="BEAM", beam_numbers=(n,)) for n in (1, 2))
+        total, _ = planned_of([one, replace(two, identity=Identity(patient_id="7"))], plan)
+        assert total is not None and total.identity.patient_id == "7"
+
+    def test_a_plan_and_a_ct_in_other_positions(self, compute: Callable[..., Check]) -> None:
+        found = compute(planned_as(bump()), plan=plan_of(patient_position="HFP"))
+        (one,) = [one for one in found.findings if one.code == "positions_differ"]
+        assert one.severity == "problem" and found.verdict == "outside"
+        assert "position HFP, the CT shows him in HFS" in one.text
+
+    def test_coarse_voxels_are_said_before_the_plan_is_doubted(self, compute: Callable[..., Check]) -> None:
+        planned, ours = planned_as(bump()), bump((0.0, 0.3, 0.0))
+        coarse = compute(planned, ours, fine=None)
+        (one,) = [one for one in coarse.findings if one.code == "voxels_coarse"]
+        assert one.severity == "attention"
+        assert "voxels of 2.5 mm at 'PTV', 'SpinalCord', coarse for 10 Gy a fraction" in one.text
+        assert coarse.reasons[0] == one.text
+        assert "voxels_coarse" not in codes(compute(planned, ours))
+        assert "voxels_coarse" not in codes(compute(planned, ours, fine=None, spacing_cm=0.2))
+        assert "at 'SpinalCord'," in next(
+            f.text for f in compute(planned, ours, fine=["PTV"], structures=far_cord()).findings
+            if f.code == "voxels_coarse"
+        )  # fmt: skip
+
+    def test_voxels_as_wide_as_the_cord_are_coarse_at_any_dose(self, compute: Callable[..., Check]) -> None:
+        wide = StructureSet((ball(1, "PTV", "PTV", (0, 0, 0), 3.0), ball(2, "Cord", "", (0, 4.2, 0), 0.6)))
+        many = plan_of(fractions=30, structure_set_uid="")
+        found = compute(planned_as(bump()), structures=wide, plan=many, spacing_cm=0.5, fine=None)
+        assert "voxels of 5 mm at 'Cord': near-maxima" in next(
+            one.text for one in found.findings if one.code == "voxels_coarse"
+        )
+        assert "voxels_coarse" not in codes(compute(planned_as(bump()), structures=wide, plan=many, spacing_cm=0.25))
+
+    def test_contours_without_slices(self, compute: Callable[..., Check]) -> None:
+        grid = Grid((-5.9, -5.9, -5.8), (0.2, 0.2, 0.4), (30, 60, 60))  # contours lie on 0.2 cm
+        sparse = replace(ct_image(), hu=Volume(grid, np.zeros(grid.shape, np.int16)))
+        text = next(
+            one.text for one in compute(planned_as(bump()), ct=sparse).findings if one.code == "contours_between_slices"
+        )
+        assert "contour planes have no CT slice (slices are 4 mm apart)" in text
+        full = Grid((-5.9, -5.9, -5.8), (0.2, 0.2, 0.2), (59, 60, 60))
+        whole = replace(ct_image(), hu=Volume(full, np.zeros(full.shape, np.int16)))
+        assert "contours_between_slices" not in codes(compute(planned_as(bump()), ct=whole))
+
+    def test_beams_left_out_are_no_fractions(self, compute: Callable[..., Check]) -> None:
+        half = compute(planned_as(bump()), bump(scale=0.5), plan=plan_of(skipped=("Beam 2 was not asked for",)))
+        assert "beams_left_out" in codes(half)
+        assert not {"fractions_factor", "scaled", "shifted", "other_shape"} & codes(half)
+
     def test_doses_that_were_passed_over_are_said(self) -> None:
         notes = ("A structure set was taken.", "1 dose(s) belong to other plans and were passed over.")
         text = of_missing_dose(notes, are_points_judged=False).text
@@ -415,7 +491,9 @@ class TestPatterns:
         r2 = 1.5 * x**2 + y[:, None] ** 2 / 1.5 + z[:, None, None] ** 2
         flat = Volume(GRID, (1.1 * PRESCRIBED * np.exp(-r2 / 11)).astype(np.float32))
         (one,) = explain(find_pattern(bump(), flat), 2, ())
-        assert one.code == "other_shape"
+        assert one.code == "other_shape" and one.text.endswith("and doses on voxels of other sizes.")
+        (one,) = explain(find_pattern(bump(), flat), 2, (), are_voxels_coarse=True)
+        assert one.text.index("Compute with finer voxels first") < one.text.index("leaf positions")
 
 
 class TestPlannedDoses:

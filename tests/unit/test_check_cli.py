@@ -92,6 +92,18 @@ def test_quiet_prints_the_verdict_only(asked: dict[str, Any], tmp_path: Path) ->
     assert done.stdout.splitlines() == ["WITHIN: Plan 'T7' keeps all 8 criteria."]
 
 
+def test_a_problem_alone_is_not_told_as_missed_criteria(
+    asked: dict[str, Any], checks: dict[str, Check], tmp_path: Path
+) -> None:
+    checks["doubtful"] = _checked(planned_as(bump(), plan_uid="9.9"), bump())
+    asked["finds"] = "doubtful"
+    done = run(tmp_path, "-o", tmp_path / "out", "--quiet")
+    assert done.stdout.splitlines() == ["OUTSIDE: Plan 'T7' keeps all 8 criteria, but 1 finding is a problem."]
+    asked["finds"] = "outside"
+    (line,) = run(tmp_path, "-o", tmp_path / "other", "--quiet").stdout.splitlines()
+    assert line.startswith("OUTSIDE: Plan 'T7' misses ") and line.endswith(" of 8 criteria.") and " 0 of" not in line
+
+
 def test_json_on_standard_output_is_alone(asked: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     done = run(tmp_path, "--json", "-")
@@ -175,3 +187,13 @@ def test_an_interrupted_report_leaves_no_file(asked: dict[str, Any], tmp_path: P
     monkeypatch.setattr(report, "write_pdf", interrupted, raising=False)
     assert run(tmp_path, "-o", tmp_path / "out").exit_code == 130
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_refusal_is_json_where_json_was_asked_for(tmp_path: Path) -> None:
+    done = run(tmp_path / "nowhere", "--json", "-")
+    assert done.exit_code == 2 and "nowhere" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema_version"] == 1
+    assert set(found["error"]) == {"kind", "problem", "why", "advice"}
+    assert found["error"]["kind"] == "InvalidInput" and "nowhere" in found["error"]["problem"]
+    assert not run(tmp_path / "nowhere").stdout

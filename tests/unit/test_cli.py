@@ -42,16 +42,17 @@ class FakeDose:
         backend="cpu", device="a processor", timings_s={"terma": 1.0, "sweep": 2.5}, warnings=(WARNING,), version="0"
     )
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: Path, *, overwrite: bool) -> Path:
+        assert overwrite or not path.exists()
         path.write_text("dose")
         return path
 
-    def save_beams(self, folder: Path) -> list[Path]:
+    def save_beams(self, folder: Path, *, overwrite: bool) -> list[Path]:
         (folder / "beam_1.dcm").write_text("dose")
         return [folder / "beam_1.dcm"]
 
-    def to_json(self) -> str:
-        return json.dumps({"backend": "cpu"})
+    def to_json(self, files: list[Path]) -> str:
+        return json.dumps({"backend": "cpu", "output": [path.name for path in files]})
 
 
 @pytest.fixture
@@ -156,7 +157,10 @@ class TestDose:
             "backend": "cpu",
             "per_beam": True,
         }
-        assert json.loads((tmp_path / "r.json").read_text()) == {"backend": "cpu"}
+        assert json.loads((tmp_path / "r.json").read_text()) == {
+            "backend": "cpu",
+            "output": ["RD.dcm", "beam_1.dcm"],
+        }
         assert (tmp_path / "RD_beams" / "beam_1.dcm").is_file()
 
     def test_quiet_keeps_the_warnings(self, asked: dict[str, Any], tmp_path: Path) -> None:
@@ -398,6 +402,14 @@ class TestOtherCommands:
         done = run("demo", "--out", tmp_path / "demo")
         assert done.exit_code == 2
         assert "is a file" in done.stderr
+
+    def test_demo_leaves_files_of_others_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "RP.dcm").write_text("someone's plan")
+        done = run("demo", "--out", tmp_path)
+        assert done.exit_code == 2
+        why = "is not of an earlier demo (it would be lost or mixed up)"
+        assert done.stderr == f"'{tmp_path / 'RP.dcm'}' {why}. Choose another folder.\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["RP.dcm"]
 
     @pytest.mark.parametrize(("is_fine", "code", "verdict"), [(True, 0, "is ready"), (False, 1, "cannot compute")])
     def test_doctor_tells_by_its_exit_code(

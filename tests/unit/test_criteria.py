@@ -98,6 +98,7 @@ def test_far_below_the_prescription_percent_are_of_a_share_of_it():
     treated = judged(criterion, 14.0, 14.28, prescription_gy=14.0)
     assert treated.difference == pytest.approx(2.0) and not treated.is_relative_to_prescription
     assert judged(criterion, 0.08, 0.02).difference == pytest.approx(-75.0)  # no prescription to be relative to
+    assert scatter.stated_limit == "2 % of 7 Gy" and treated.stated_limit == "2 %" and treated.basis == ""
     assert treated.compare == "percent of planned" and treated.as_dict()["relative_to"] == 14.0
 
 
@@ -105,9 +106,13 @@ def test_percent_of_prescription_is_relative_to_it():
     criterion = one(role="cord", quantity="D0.03cc[Gy]", compare="percent of prescription", limit=3.0)
     found = judged(criterion, 10.0, 10.5, prescription_gy=20.0)
     assert found.difference == pytest.approx(2.5) and found.level == "within"
+    assert found.is_relative_to_prescription and found.relative_to == 20.0
+    assert found.stated_limit == "3 % of 20 Gy" and found.basis == " of 20 Gy"
+    assert judged(criterion, 10.0, 10.5, prescription_gy=21.5894).stated_limit == "3 % of 21.59 Gy"
     assert judged(criterion, 10.0, 10.7, prescription_gy=20.0).level == "outside"
     without = judged(criterion, 10.0, 10.1)
     assert without.level == "not judged" and not without.within and without.doubt == "a number is missing"
+    assert not without.is_relative_to_prescription and without.stated_limit == "3 %"
 
 
 def test_differences_in_their_own_unit():

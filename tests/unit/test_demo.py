@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 
 from spinedose import demo
@@ -14,6 +15,7 @@ from spinedose.demo import demo_case, stored_grid, write_demo
 from spinedose.dicom.ct import read_ct
 from spinedose.dicom.plan import read_plan
 from spinedose.dicom.structures import read_structures
+from spinedose.errors import InvalidInput
 from spinedose.geometry import beam_direction
 from spinedose.grid import Grid, Volume
 from spinedose.machine import machine_for_beam
@@ -211,6 +213,25 @@ def test_an_earlier_demo_is_overwritten(case, tmp_path):
     assert first == second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["CT", "RP.dcm", "RS.dcm"]
     assert len(list(second.ct.iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["RP.dcm", "RD.dcm", "CT/slice.dcm", "axial.png"])
+def test_files_of_others_are_not_overwritten(case, tmp_path, name):
+    (tmp_path / "CT").mkdir()
+    (tmp_path / name).write_text("someone's")
+    with pytest.raises(InvalidInput, match=rf"{name}' is not of an earlier demo \(it would be lost or mixed up\)"):
+        write_demo(tmp_path, case)
+    assert (tmp_path / name).read_text() == "someone's"
+    assert not (tmp_path / "RS.dcm").exists()
+
+
+def test_what_is_no_demo_of_ours_is_known_by_its_patient(case, files, tmp_path):
+    header = pydicom.dcmread(files.plan)
+    demo.refuse_strangers(files.plan.parent)
+    header.PatientID = "another"
+    header.save_as(tmp_path / "RP.dcm")
+    with pytest.raises(InvalidInput, match="earlier demo"):
+        demo.refuse_strangers(tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of dicom3tools")

@@ -189,6 +189,16 @@ def test_a_small_structure_is_sampled_finely():
     assert curve.dose_at_percent(50) == pytest.approx(10.0, abs=0.001)
 
 
+def test_a_large_structure_has_the_maximum_of_its_hottest_voxel():
+    """A single hot voxel in 8 L, and a hotter one outside of it."""
+    grid = Grid((-14.75, -14.75, -14.75), (0.5, 0.5, 0.5), (60, 60, 60))
+    values = np.ones(grid.shape, np.float32)
+    values[30, 31, 28], values[58, 58, 58] = 20.0, 30.0
+    curve = dvh(Volume(grid, values), box_structure(-10, 10, -10, 10, -10, 10, 0.5))
+    assert curve.sample_cm3 > 0.001
+    assert curve.maximum_gy == 20.0
+
+
 def test_no_sample_lies_outside_its_structure():
     for convention in (Convention(), PRISMS):
         curve = dvh(linear_dose((SLOPE, SLOPE / 2, 0)), cylinder(0.5, -1, 1), convention=convention)

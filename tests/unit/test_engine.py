@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -21,8 +23,10 @@ from spinedose.engine import Settings, compute_dose
 from spinedose.errors import BackendUnavailable, InvalidInput, NumericalError, UnknownMachine
 from spinedose.grid import Grid, Volume
 from spinedose.machine import read_machine
+from spinedose.machine_change import MachineChange
 from spinedose.nested import FineBox
-from spinedose.result import Dose, ResultInfo
+from spinedose.result import Dose
+from spinedose.setup import Setup
 from spinedose.structures import Structure, StructureSet
 
 M120 = "varian-truebeam-m120"
@@ -180,9 +184,51 @@ def test_result_says_where_it_comes_from(solve, make_plan, make_beam) -> None:
     assert info.settings["spacing_cm"] == 0.5 and info.settings["pixel_cm"] == pytest.approx(0.1)
     assert info.calibration_gy_per_mu == {f"{M120}/6X": 1.0, f"{M120}/10X": 1.0}
     assert {"density", "fluence", "depth", "terma", "transport"} <= set(info.timings_s)
-    again = ResultInfo(**json.loads(dose.to_json()))
-    assert again.as_dict() == info.as_dict()
+    facts = json.loads(dose.to_json())
+    assert {key: facts[key] for key in info.as_dict()} == info.as_dict()
+    models = [f"{M120}/6X", f"{M120}/10X"]
+    assert [(beam["number"], beam["beam_model"]) for beam in facts["beams"]] == list(enumerate(models, start=1))
     assert dose.plan is plan and not dose.beams
+
+
+def test_settings_hold_what_one_needs_to_compute_it_again(solve, make_plan, make_beam) -> None:
+    """A fine box by names, by its corners from the settings, and the grid asked for."""
+    square = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    contours = tuple(np.column_stack([square, np.full(4, z)]) for z in (-1.0, -0.5, 0.0, 0.5, 1.0))
+    drawn = StructureSet((Structure(1, "PTV", "PTV", contours),), uid="1.2.3")
+    plan, grid = make_plan(make_beam(**SMALL)), Grid((-2.0, -2.0, -2.0), (0.5,) * 3, (9, 9, 9))
+    metal = Assignment("titanium", above_hu=2900.0, grow_cm=-0.1)
+    options = {
+        "structures": drawn,
+        "like": grid,
+        "materials": [metal],
+        "couch": "igrt-generic",
+        "couch_surface_cm": 6.0,
+    }
+    first = solve(plan, fine="ptv", **options)
+    facts = first.as_dict()
+    schema = json.loads(resources.files("spinedose").joinpath("dose.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(facts, schema)
+    found = facts["settings"]
+    fine = found["fine"]
+    assert fine == {
+        "lower_cm": [-2.5, -2.5, -2.75], "upper_cm": [2.5, 2.5, 2.75], "factor": 2, "spacing_cm": [0.25] * 3,
+        "structures": ["ptv"],
+    }  # fmt: skip
+    assert found["like"] == {"origin_cm": [-2.0] * 3, "spacing_cm": [0.5] * 3, "shape": [9, 9, 9]}
+    assert found["assignments"] == [{"material": "titanium", "structure": "", "above_hu": 2900.0, "grow_cm": -0.1}]
+    assert found["couch_surface_cm"] == 6.0 and len(found["couch_hash"]) == len(found["curve_hash"]) == 64
+    assert facts["inputs"]["structure_set_uid"] == "1.2.3" and first.structures is drawn
+    box = FineBox(tuple(fine["lower_cm"]), tuple(fine["upper_cm"]), fine["factor"])
+    again = solve(plan, fine=box, **options)
+    np.testing.assert_array_equal(again.values, first.values)
+    assert again.metadata.settings["fine"]["structures"] == []
+    plain = solve(plan)
+    assert plain.metadata.settings["fine"] is None and plain.metadata.settings["like"] is None
+    assert plain.as_dict()["inputs"]["structures_hash"] is None
+    jsonschema.validate(plain.as_dict(), schema)
+    moved = solve(plan, setup=Setup(lateral_cm=0.1), change=MachineChange(leaf_offset_cm=0.01))
+    jsonschema.validate(moved.as_dict(), schema)
 
 
 @pytest.mark.parametrize("fine", [None, FineBox((-2.0, -2.0, -2.0), (2.0, 2.0, 2.0))])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinedose.errors import InvalidInput
-from spinedose.grid import Grid, Volume
+from spinedose.grid import Grid, Volume, box_around
 
 # Voxels of 0.1 x 0.2 x 0.5 cm; 4 along x, 3 along y, 2 along z; the first centre at (1, 2, 3).
 GRID = Grid((1.0, 2.0, 3.0), (0.1, 0.2, 0.5), (2, 3, 4))
@@ -34,6 +34,18 @@ class TestGrid:
         assert part.shape == (1, 2, 2)
         np.testing.assert_allclose(part.origin_cm, (1.2, 2.0, 3.5))
         assert part.spacing_cm == GRID.spacing_cm
+
+    def test_voxels_that_reach_into_a_box(self) -> None:
+        assert GRID.reaching((1.11, 2.15, 3.1), (1.24, 2.25, 3.2)) == ((0, 1, 1), (1, 2, 3))
+        assert GRID.reaching((1.0, 2.0, 3.0), (1.3, 2.4, 3.5)) == ((0, 0, 0), GRID.shape)
+        assert GRID.reaching((-9.0, 2.0, 9.0), (-8.0, 9.0, 9.1)) == ((1, 0, 0), (2, 3, 1))  # one at least
+
+    def test_the_box_around_voxels(self) -> None:
+        is_wanted = np.zeros(GRID.shape, dtype=bool)
+        assert box_around(is_wanted) == ((0, 0, 0), GRID.shape)
+        is_wanted[1, 1, 1] = is_wanted[1, 1, 2] = True
+        assert box_around(is_wanted) == ((1, 1, 1), (2, 2, 3))
+        assert box_around(is_wanted, 1) == ((0, 0, 0), (2, 3, 4))
 
     def test_closeness_looks_at_every_voxel(self) -> None:
         assert GRID.is_close_to(Grid((1.00005, 2.0, 3.0), (0.1, 0.2, 0.5), (2, 3, 4)))
@@ -78,6 +90,12 @@ class TestVolume:
         volume = Volume(GRID, function(x[None, None, :], y[None, :, None], z[:, None, None]))
         assert volume.sample(point) == pytest.approx(function(*(np.array(c) for c in point)), abs=1e-9)
 
+    def test_a_part_has_its_values_at_their_places(self) -> None:
+        volume = Volume(GRID, np.random.default_rng(3).random(GRID.shape))
+        part = volume.near((1.11, 2.15, 3.1), (1.24, 2.25, 3.7))
+        np.testing.assert_array_equal(part.values, volume.values[:, 1:2, 1:3])
+        assert part.sample((1.14, 2.2, 3.3)) == pytest.approx(volume.sample((1.14, 2.2, 3.3)))
+
     def test_rim_and_beyond(self) -> None:
         volume = Volume(GRID, np.arange(24.0).reshape(GRID.shape))
         points = [(0.96, 2.0, 3.0), (1.34, 2.0, 3.0), (0.94, 2.0, 3.0), (1.0, 2.0, 3.76), (np.nan, 2.0, 3.0)]
@@ -94,3 +112,15 @@ class TestVolume:
         np.testing.assert_allclose(volume.resample(between).values, expected, rtol=1e-5)
         far = Grid((9.0, 9.0, 9.0), (1.0, 1.0, 1.0), (1, 1, 1))
         assert volume.resample(far).values[0, 0, 0] == 0
+
+    def test_resampling_is_sampling_at_every_voxel(self) -> None:
+        volume = Volume(GRID, np.random.default_rng(4).random(GRID.shape).astype(np.float32))
+        for grid in (
+            Grid((0.9, 1.8, 2.7), (0.03, 0.07, 0.11), (12, 13, 14)),
+            Grid((1.12, 1.0, 3.1), (1, 0.1, 1), (1, 20, 1)),
+        ):
+            x, y, z = grid.axes_cm
+            points = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], z[:, None, None]), axis=-1)
+            np.testing.assert_allclose(
+                volume.resample(grid, outside=-1.0).values, volume.sample(points, outside=-1.0), rtol=1e-6
+            )

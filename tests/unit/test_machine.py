@@ -180,6 +180,27 @@ def test_jaws_alone_need_a_name() -> None:
     assert machine.name == "varian-truebeam-hd120" and warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("machine", "energy", "is_stated", "is_said"),
+    [
+        ("varian-truebeam-hd120", "6X", False, True),
+        ("varian-truebeam-hd120", "6X", True, False),
+        ("varian-truebeam-hd120", "6FFF", True, False),
+        ("elekta-agility", "6X", False, False),  # has no beam without a filter
+    ],
+)
+def test_a_fluence_mode_that_is_not_stated_is_said_where_it_matters(
+    machine: str, energy: str, is_stated: bool, is_said: bool
+) -> None:
+    beams = [replace(plan_beam(None, energy), number=number, is_fluence_mode_stated=is_stated) for number in (1, 2)]
+    said = [
+        {text for text in machine_for_beam(beam, machine)[1] if "does not state the fluence mode" in text}
+        for beam in beams
+    ]
+    assert len(said[0]) == is_said
+    assert said[0] == said[1]  # one warning for all beams of a plan
+
+
 def test_a_named_machine_must_fit() -> None:
     with pytest.raises(InvalidInput, match="60 pairs"):
         machine_for_beam(plan_beam(millennium()), "varian-truebeam-hd120")

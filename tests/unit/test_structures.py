@@ -129,6 +129,19 @@ def test_a_part_of_the_grid_has_the_same_shares(low, high):
     np.testing.assert_allclose(part, whole[cut], atol=1e-6)
 
 
+@pytest.mark.parametrize("pixels", [1, 3 * GRID.shape[1] * GRID.shape[2]])
+def test_planes_filled_together_do_not_disturb_each_other(monkeypatch, pixels):
+    # They differ in size and place; some reach beyond the grid, one is a ring, one crosses itself.
+    heights = GRID.axes_cm[2]
+    contours = [circle(0.3 + 0.5 * k, z, centre=(0.4 * k - 1.0, 1.5 - 0.5 * k)) for k, z in enumerate(heights)]
+    contours += [circle(0.2, heights[3]), plane([(-1, -1), (1, 1), (1, -1), (-1, 1)], heights[5])]
+    structure = Structure(1, "stack", contours_cm=tuple(contours))
+    together = mask(structure, GRID).values
+    monkeypatch.setattr("spinedose.structures.PIXELS_AT_ONCE", pixels)
+    np.testing.assert_allclose(mask(structure, GRID).values, together, atol=1e-7)
+    assert 0.0 < together.mean() < 1.0
+
+
 def test_slabs_reach_half_a_spacing_beyond_the_ends():
     cylinder = Structure(1, "c", contours_cm=tuple(circle(1.0, z) for z in (-0.6, -0.3, 0.0, 0.3)))
     low, high = bounds_cm(cylinder)

@@ -19,7 +19,6 @@ from spinedose.dicom.structures import read_structures
 from spinedose.errors import InvalidInput
 from spinedose.hu_curve import list_curves, read_curve
 from spinedose.machine import machine_folder
-from spinedose.nested import fine_box_around
 from spinedose.protocol import list_protocols, read_protocol
 from spinedose.scenarios import Scenario, Study
 from spinedose.scenarios.study import METRICS
@@ -124,7 +123,7 @@ class DoseWork:
             materials=self.materials,
             couch=self.couch,
             spacing_cm=self.spacing_cm,
-            fine=fine_box_around(structures, self.fine) if self.fine else None,
+            fine=self.fine or None,
             backend=self.backend,
             settings=self.settings,
             metrics=self.metrics,

@@ -130,4 +130,5 @@ def _about(study: StudyFile, standing: Standing) -> dict[str, Any]:
         "disclaimer": DISCLAIMER,
         "scenarios": {state: standing.count(state) for state in ("done", "failed", "absent")},
         "patients": patients,
+        "patients_without_results": [name for name, _ in standing.lost],
     }

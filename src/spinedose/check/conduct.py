@@ -10,8 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from spinedose._arguments import PATH, expect, expect_each, expect_number
 from spinedose.assignments import Assignment
 from spinedose.backends.select import select_backend
+from spinedose.belonging import strangers
 from spinedose.check import findings as finding
 from spinedose.check.delivery import Against, LogsLike, as_planned, of_delivery, recorded_of, take_logs
 from spinedose.check.inputs import (
@@ -27,15 +29,24 @@ from spinedose.check.inputs import (
 from spinedose.check.numbers import (
     beams_of,
     gammas_of,
-    histogram,
     measured_gammas,
     measured_of,
     measured_points,
     quality_of,
     structures_of,
 )
-from spinedose.check.outcome import Check, Finding, GammaFound, Names, Prescription, Role, StructureFound
+from spinedose.check.outcome import (
+    Check,
+    Finding,
+    GammaFound,
+    Names,
+    OtherName,
+    Prescription,
+    Role,
+    StructureFound,
+)
 from spinedose.check.patterns import explain, find_pattern
+from spinedose.check.prescription import prescription_of
 from spinedose.check.roles import fine_box, roles_of
 from spinedose.check.variants import find_causes, told
 from spinedose.check.verdict import assumptions_of, verdict_of
@@ -54,10 +65,6 @@ from spinedose.settings import Settings
 from spinedose.structures import StructureSet
 
 log = logging.getLogger(__name__)
-
-
-COVERAGE = 95.0
-"""Where a prescription is estimated, it is the planned dose to this part of the target [%] (house default)."""
 
 
 def check(
@@ -150,6 +157,17 @@ def check(
     SpinedoseError
         If it cannot be computed; see `spinedose.errors`.
     """
+    if folder is not None:
+        expect("The folder", folder, PATH, "a path")
+    if prescription_gy is not None:
+        expect_number("The prescription", prescription_gy, "Gy")
+    expect_number("The spacing", spacing_cm, "cm", "Give one for all axes: 0.25 is usual, 0.125 for spine")
+    if fine is not None and not isinstance(fine, FineBox | str):
+        expect_each("The fine voxels", fine, str, "names of structures")
+    if chosen is not None:
+        expect("The choice of structures", chosen, Mapping, "a mapping", "Write {'SpinalCord': 'Cord'} for instance")
+    if settings is not None:
+        expect("The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400)")
     clock = Clock(progress)
     asked = criteria if isinstance(criteria, Criteria) else read_criteria(str(criteria))
     limits = protocol if isinstance(protocol, Protocol) else read_protocol(str(protocol))
@@ -179,7 +197,7 @@ def check(
         delivery, log_files = take_logs(inputs.plan, logs) if logs is not None else (None, ())
         matches = _matches(limits, inputs.structures, chosen)
         roles = roles_of(inputs.structures, matches)
-        prescribed = _prescription(inputs, roles, prescription_gy)
+        prescribed = prescription_of(inputs, roles, prescription_gy)
         box, why_fine = _fine(fine, inputs, roles, prescribed, spacing_cm)
     settings = replace(settings or Settings(), curve=curve, dose_to=dose_to)
     apart = per_beam if per_beam is not None else any(b.planned_point_cm is not None for b in inputs.plan.beams)
@@ -206,7 +224,7 @@ def check(
         if against == "plan":
             start, planned_dose_to = 0.3, dose_to
             as_read = replace(inputs, planned=as_planned(dose_of(inputs.plan, 0.03, start), inputs.plan))
-            prescribed = _prescription(as_read, roles, prescription_gy)
+            prescribed = prescription_of(as_read, roles, prescription_gy)
         else:
             as_read = inputs
         if delivery is not None:
@@ -225,22 +243,25 @@ def check(
         beam_rows = beams_of(inputs.plan, result, machine)
         evaluation = _evaluation(limits, matches, inputs.plan, found, prescribed)
         said = _findings(as_read, found, roles, prescribed, settings, materials, str(couch), planned_dose_to)
+        coarse = finding.of_voxels(inputs.structures, roles, spacing_cm, box, prescribed, inputs.plan.fractions)
+        said += coarse
         delivered = None
         if delivery is not None:
             delivered = recorded_of(delivery, as_read.plan, against, planned is not None)
             said += of_delivery(delivered)
         judgement, points = None, tuple(measured_points(beam_rows))
         if planned is not None:
-            measured = (*measured_of(asked, found), *measured_gammas(gammas, inputs.plan), *points)
+            measured = (*measured_of(asked, found), *measured_gammas(asked, gammas, inputs.plan), *points)
             judgement = judge(asked, measured, prescription_gy=prescribed.dose_gy, evaluation=evaluation)
             said += [*failed, *_unseen(gammas)]
         else:
             judgement = judge(asked, points) if points else None
             said.append(finding.of_missing_dose(inputs.notes, are_points_judged=bool(judgement and judgement.judged)))
-    if planned is not None and planned.values_are_positive:
+    is_of_other_beams = any(one.code in ("beams_left_out", "beams_differ") for one in said)
+    if planned is not None and planned.values_are_positive and not is_of_other_beams:
         with clock("causes", 0.85):
             pattern = find_pattern(planned.dose, result.volume)
-            said += explain(pattern, inputs.plan.fractions, gammas)
+            said += explain(pattern, inputs.plan.fractions, gammas, are_voxels_coarse=bool(coarse))
             if causes:
                 said += told(
                     find_causes(
@@ -298,42 +319,6 @@ def _matches(
     protocol: Protocol, structures: StructureSet | None, chosen: Mapping[str, str] | None
 ) -> tuple[Match, ...]:
     return match_structures(protocol, structures.structures, chosen=chosen) if structures is not None else ()
-
-
-def _prescription(inputs: Inputs, roles: Mapping[str, Role], given_gy: float | None) -> Prescription:
-    """The prescribed dose: as given, as in the plan, or estimated from the planned dose."""
-    stated = inputs.plan.prescriptions
-    if given_gy is not None:
-        text = f"{given_gy:g} Gy, as given"
-        if stated and abs(stated[0].dose_gy - given_gy) > 0.005:
-            text += f"; the plan says {stated[0].dose_gy:g} Gy"
-        return Prescription(given_gy, "argument", f"{text}.")
-    if stated:
-        highest = stated[0]
-        text = f"{highest.dose_gy:g} Gy to '{highest.description or 'a target'}', from the plan"
-        if len({one.dose_gy for one in stated}) > 1:
-            text += f"; the highest of {', '.join(f'{one.dose_gy:g}' for one in stated)} Gy"
-        return Prescription(highest.dose_gy, "plan", f"{text}.")
-    if inputs.planned is not None and inputs.structures is not None:
-        best = max(
-            (
-                (dose, structure.name)
-                for structure in inputs.structures.structures
-                if roles[structure.name] == "target"
-                and (curve := histogram(inputs.planned.dose, structure)[0]) is not None
-                and (dose := curve.dose_at_percent(COVERAGE)) > 0
-            ),
-            default=None,
-        )
-        if best is not None:
-            dose, name = best
-            text = (
-                f"The plan prescribes no dose; it was estimated from the planned dose as what {COVERAGE:g} % of "
-                f"'{name}' receive, {dose:.2f} Gy. State it if it is another."
-            )
-            return Prescription(dose, "planned dose", text)
-    text = "The plan prescribes no dose, and none was given: what is relative to it was not judged."
-    return Prescription(math.nan, "unknown", text)
 
 
 def _fine(
@@ -408,8 +393,10 @@ def _findings(
             if drawn is not None and drawn.contours_cm:
                 text = f"'{one.name}' has no numbers: {one.doubt}."
                 said.append(Finding("structure_without_numbers", "problem", text, one.name))
+    is_of_part = planned is not None and planned.summation == "BEAM" and bool(finding.beams_left_out(plan))
     medians = [pair.planned for one in found if one.role == "target" and (pair := one.metric("D50%[Gy]")) is not None]
-    said += finding.of_prescription(prescribed, max((m for m in medians if math.isfinite(m)), default=math.nan))
+    hottest = max((m for m in medians if math.isfinite(m)), default=math.nan)
+    said += finding.of_prescription(prescribed, hottest, is_of_part=is_of_part)
     return said
 
 
@@ -424,6 +411,10 @@ def _names(inputs: Inputs) -> Names:
         ct_uid=inputs.ct.uid,
         frame_of_reference_uid=plan.frame_of_reference_uid,
         dose_uids=tuple(planned.uid.split()) if planned is not None else (),
+        others=tuple(
+            OtherName(one.what, one.identity.patient_name, one.identity.patient_id)
+            for one in strangers(plan, inputs.ct, inputs.structures, None if planned is None else planned.identity)
+        ),
     )
 
 

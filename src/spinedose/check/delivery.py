@@ -78,6 +78,7 @@ def as_planned(dose: Dose, plan: Plan) -> PlannedDose:
         frame_of_reference_uid=plan.frame_of_reference_uid,
         description="the plan, recalculated",
         system=f"spinedose {dose.metadata.version}",
+        identity=plan.identity,
     )
 
 

@@ -5,14 +5,16 @@ Nothing here computes dose. Every finding is one sentence or two, with a code fo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from spinedose.assignments import Assignment
+from spinedose.belonging import of_other_name, of_other_patient, of_other_position, strangers
 from spinedose.check.outcome import Finding, Prescription, Role, Severity, StructureFound
-from spinedose.check.roles import FINE_FROM_GY, METAL_DENSITY
+from spinedose.check.roles import FINE_CM, FINE_FROM_GY, METAL_DENSITY, fine_box
 from spinedose.couches import missing_couch
 from spinedose.density import CtImage
 from spinedose.dicom.dose import PlannedDose
@@ -20,6 +22,7 @@ from spinedose.errors import InvalidInput
 from spinedose.grid import Grid
 from spinedose.hu_curve import HuCurve
 from spinedose.nearness import FAR_CM, around, distances, in_words, targets_and_cords
+from spinedose.nested import FineBox
 from spinedose.plan import Plan
 from spinedose.structures import Structure, StructureSet, bounds_cm
 from spinedose.units import MM_PER_CM
@@ -34,14 +37,26 @@ EDGE_CM = 0.02
 METAL_HU = 2500.0
 """Above this CT number there is no bone, but metal: dense cortical bone has up to 2000 HU (house default)."""
 
+OFF_SLICE_CM = 0.05
+"""Contours are drawn on slices, but for rounding; planning systems round to 0.1 mm (house default) [cm]."""
+
+MOST_BETWEEN = 1 / 3
+"""When more than this share of contour planes has no slice it is said: it is half with every second slice missing
+(house default)."""
+
+THROUGH = 3.0
+"""A target or cord should be as many calculation voxels wide, or its gradients cannot be told (`LEAST_ACROSS` of
+`spinedose.compare.dvh`)."""
+
 RIM_SHARE = 0.5
 """A planned dose that is higher than this share of the prescription at the rim of its grid is cut off."""
 
-UNLIKE = 0.3
-"""A prescription that differs by more than this share from the target's median planned dose is doubted (house
-default; doses at 60 % isodoses in radiosurgery are still taken)."""
+HOTTER = 0.3
+"""A prescription is asked about when half of a target receives more by this share (house default; with prescriptions to
+isodoses below 60 %, as in radiosurgery, that is so on purpose)."""
 
 _TO_MEDIUM = re.compile(r"acuros|\baxb\b|monte[ _-]?carlo|xvmc|dose[ _-]?to[ _-]?medium", re.IGNORECASE)
+_TO_WATER = re.compile(r"dose[ _-]?to[ _-]?water", re.IGNORECASE)
 _ORDER = {"problem": 0, "attention": 1, "information": 2}
 
 
@@ -69,6 +84,7 @@ def of_belonging(
                 " were planned with.",
             )
         )
+    found += _of_patients(plan, ct, structures, planned)
     if planned is None:
         return found
     if planned.plan_uid and plan.uid and planned.plan_uid != plan.uid:
@@ -97,7 +113,7 @@ def of_belonging(
     if all(named) and named[0] != named[1]:
         text = "The planned dose refers to another structure set than the one used."
         found.append(Finding("dose_of_other_structures", "attention", text))
-    left_out = [text for text in plan.skipped if "was not asked for" in text]
+    left_out = beams_left_out(plan)
     if left_out and planned.summation in ("PLAN", ""):
         found.append(
             Finding(
@@ -120,6 +136,28 @@ def of_belonging(
     if not planned.values_are_positive:
         found.append(Finding("dose_is_zero", "problem", "The planned dose is zero everywhere."))
     return found
+
+
+def beams_left_out(plan: Plan) -> tuple[str, ...]:
+    """Beams with dose that the user left out, one sentence each."""
+    return tuple(text for text in plan.skipped if "was not asked for" in text)
+
+
+def _of_patients(
+    plan: Plan, ct: CtImage, structures: StructureSet | None, planned: PlannedDose | None
+) -> Iterator[Finding]:
+    """Files of several patients, and of one patient in several positions."""
+    found = strangers(plan, ct, structures, None if planned is None else planned.identity)
+    if text := of_other_patient(found):
+        yield Finding("other_patient", "problem", f"{text} Both IDs stand in the JSON, unless it is anonymous.")
+    if text := of_other_name(found):
+        yield Finding(
+            "patient_names_differ", "attention", f"{text} Both names stand in the JSON, unless it is anonymous."
+        )
+    if text := of_other_position(plan, ct):
+        yield Finding(
+            "positions_differ", "problem", f"{text} Correct the plan, or state the position of both (patient_position)."
+        )
 
 
 def of_missing_dose(notes: Sequence[str], *, are_points_judged: bool) -> Finding:
@@ -155,7 +193,27 @@ def of_structures(ct: CtImage, structures: StructureSet | None, roles: Mapping[s
             severity: Severity = "problem" if role in ("target", "cord") else "attention"
             text = f"'{structure.name}' reaches {MM_PER_CM * beyond:.0f} mm beyond the CT: nothing was computed there."
             found.append(Finding("structure_off_ct", severity, text, structure.name))
+    found += _of_planes(ct, structures)
     return found
+
+
+def _of_planes(ct: CtImage, structures: StructureSet) -> Iterator[Finding]:
+    """Contour planes within the CT on which it has no slice."""
+    slices = ct.hu.grid.axes_cm[2]
+    planes = np.unique([round(float(c[0, 2]), 3) for s in structures.structures for c in s.contours_cm])
+    planes = planes[(planes >= slices[0]) & (planes <= slices[-1])]
+    if not len(planes):
+        return
+    nearest = np.clip(np.rint((planes - slices[0]) / ct.hu.grid.spacing_cm[2]).astype(int), 0, len(slices) - 1)
+    between = int(np.count_nonzero(np.abs(planes - slices[nearest]) > OFF_SLICE_CM))
+    if between > MOST_BETWEEN * len(planes):
+        yield Finding(
+            "contours_between_slices",
+            "attention",
+            f"{between} of {len(planes)} contour planes have no CT slice (slices are "
+            f"{MM_PER_CM * ct.hu.grid.spacing_cm[2]:.3g} mm apart): slices are missing, or the structures were drawn "
+            "on another CT.",
+        )
 
 
 def _beyond(structure: Structure, grid: Grid) -> float:
@@ -166,6 +224,51 @@ def _beyond(structure: Structure, grid: Grid) -> float:
         points = np.concatenate(structure.contours_cm)
         low, high = points.min(axis=0), points.max(axis=0)
     return float(max((grid.lower_cm - low).max(), (high - grid.upper_cm).max()))
+
+
+def of_voxels(
+    structures: StructureSet | None,
+    roles: Mapping[str, Role],
+    spacing_cm: float,
+    box: FineBox | None,
+    prescription: Prescription,
+    fractions: int,
+) -> list[Finding]:
+    """Calculation voxels that are coarse for targets and cords: then differences may be ours."""
+    drawn = [s for s in structures.structures if s.contours_cm] if structures is not None else []
+    near = [s for s in drawn if roles[s.name] in ("target", "cord")]
+    per_fraction = prescription.dose_gy / fractions
+    wanted, why = fine_box(structures, roles, per_fraction, max(spacing_cm, 2 * FINE_CM))
+    is_steep = wanted is not None or per_fraction >= FINE_FROM_GY
+    said = []
+    for structure in near:
+        size = spacing_cm / box.factor if box is not None and _lies_in(structure, box) else spacing_cm
+        is_beside = roles[structure.name] == "target" or (wanted is not None and _lies_in(structure, wanted))
+        if (is_steep and is_beside and size > COARSE_CM + 1e-6) or size > _width_cm(structure) / THROUGH:
+            said.append((size, structure.name))
+    if not said:
+        return []
+    sizes = " and ".join(f"{MM_PER_CM * size:.3g}" for size in sorted({size for size, _ in said}))
+    names = ", ".join(f"'{name}'" for _, name in said)
+    because = f", coarse for {why if wanted is not None else f'{per_fraction:.3g} Gy a fraction'}" if is_steep else ""
+    text = (
+        f"The recalculated dose has voxels of {sizes} mm at {names}{because}: near-maxima and steep gradients differ "
+        "by that alone. Compute with finer voxels before the plan is doubted."
+    )
+    return [Finding("voxels_coarse", "attention", text)]
+
+
+def _lies_in(structure: Structure, box: FineBox) -> bool:
+    """Whether a box holds the part of a structure that lies at its height; a cord may be longer."""
+    points = np.concatenate(structure.contours_cm)
+    low, high = np.array(box.lower_cm), np.array(box.upper_cm)
+    beside = points[(points[:, 2] >= low[2]) & (points[:, 2] <= high[2]), :2]
+    return bool(len(beside) and np.all(beside >= low[:2]) and np.all(beside <= high[:2]))
+
+
+def _width_cm(structure: Structure) -> float:
+    """Median over its contours of the smaller side [cm]."""
+    return float(np.median([np.ptp(contour[:, :2], axis=0).min() for contour in structure.contours_cm]))
 
 
 def of_planned_dose(
@@ -214,8 +317,10 @@ def of_planned_dose(
 
 def _of_convention(planned: PlannedDose, dose_to: str, planned_dose_to: str) -> Iterator[Finding]:
     """Dose to water or to medium: the planned dose's convention against ours."""
-    marks = _TO_MEDIUM.search(f"{planned.system} {planned.description}")
-    theirs = planned_dose_to or ("medium" if marks else "")
+    text = f"{planned.system} {planned.description}"
+    to_water, to_medium = _TO_WATER.search(text), _TO_MEDIUM.search(text)
+    marks = to_water or to_medium  # a Monte Carlo may say that it reports dose to water
+    theirs = planned_dose_to or ("water" if to_water else "medium" if to_medium else "")
     apart = "In cortical bone dose to medium is about 6 % lower, in lung and tissue within 1 %"
     if not theirs:
         yield Finding(
@@ -282,16 +387,27 @@ def _hardware(structures: StructureSet | None, materials: Sequence[Assignment]) 
     return ", ".join(dict.fromkeys(names))
 
 
-def of_prescription(prescription: Prescription, planned_median_gy: float) -> list[Finding]:
-    """A prescription that was estimated, is unknown, or does not fit the planned dose."""
+def of_prescription(prescription: Prescription, planned_median_gy: float, *, is_of_part: bool) -> list[Finding]:
+    """A prescription that was estimated, is unknown, or does not fit the planned dose.
+
+    `planned_median_gy` is what half of the hottest target receives: a prescription that fits may still be low for it,
+    which makes no criterion wider. `is_of_part` says that the planned dose is that of some beams only, which need not
+    add up to a prescription.
+    """
+    if math.isfinite(prescription.unfitting_gy):
+        text = (
+            f"The prescription does not fit the planned dose: {prescription.text} Is it the dose of one fraction, or "
+            "of another target? State the right one."
+        )
+        return [Finding("prescription_unlike_planned", "attention" if is_of_part else "problem", text)]
     if prescription.source == "planned dose":
         return [Finding("prescription_estimated", "attention", prescription.text)]
     if not prescription.is_known:
         return [Finding("prescription_unknown", "attention", prescription.text)]
-    if planned_median_gy > 0 and abs(planned_median_gy / prescription.dose_gy - 1) > UNLIKE:
+    if planned_median_gy > (1 + HOTTER) * prescription.dose_gy:
         text = (
-            f"The prescription of {prescription.dose_gy:g} Gy does not fit the planned dose: half of the target "
-            f"receives {planned_median_gy:.2f} Gy. Is it the dose of one fraction, or of another target?"
+            f"The prescription of {prescription.dose_gy:g} Gy is low for the planned dose: half of a target receives "
+            f"{planned_median_gy:.2f} Gy. Is it the dose of one fraction, or of another target?"
         )
         return [Finding("prescription_unlike_planned", "attention", text)]
     return []

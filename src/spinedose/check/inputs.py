@@ -183,6 +183,7 @@ def planned_of(doses: Sequence[PlannedDose], plan: Plan) -> tuple[PlannedDose | 
     notes.append(f"The planned dose is the sum of those of {len(parts)} beam(s): {_listed(numbers)}.")
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
     uid = " ".join(part.uid for part in parts)
+    whose = next((p.identity for p in parts if p.identity.differs_from(plan.identity)), first.identity)
     return replace(
         first,
         dose=Volume(first.grid, total.astype(np.float32)),
@@ -190,6 +191,7 @@ def planned_of(doses: Sequence[PlannedDose], plan: Plan) -> tuple[PlannedDose | 
         beam_numbers=numbers,
         uid=uid,
         warnings=warnings,
+        identity=whose,
     ), tuple(notes)
 
 

@@ -37,13 +37,13 @@ from spinedose.compare.metrics import (
 from spinedose.criteria import Criteria, Measured
 from spinedose.dicom.dose import PlannedDose
 from spinedose.errors import InvalidInput
-from spinedose.grid import Grid, Volume
+from spinedose.grid import Grid, Volume, box_around
 from spinedose.machine import Machine, machine_for_beam
 from spinedose.plan import Plan
 from spinedose.plan_checks import beam_table
 from spinedose.protocol import AlphaBeta
 from spinedose.result import Dose
-from spinedose.structures import Structure, StructureSet, mask
+from spinedose.structures import Structure, StructureSet, bounds_cm, mask
 
 MEASURED_ROLES = ("target", "cord", "organ")
 """Roles of structures that have histograms and metrics."""
@@ -58,6 +58,10 @@ EQD2_METRICS = {
 
 FALL_FROM, FALL_TO = 0.9, 0.5
 """Shares of the prescription between which the fall-off is measured."""
+
+
+LEAST_POINTS = 20
+"""A gamma of fewer voxels of the planned dose is not judged: one of them would be more than 5 % (house default)."""
 
 
 def gammas_of(
@@ -105,8 +109,9 @@ def gammas_of(
 
 
 def _mask(structure: Structure, grid: Grid) -> Volume | None:
+    """The structure in the voxels around it."""
     try:
-        return mask(structure, grid) if structure.contours_cm else None
+        return mask(structure, grid.box(*grid.reaching(*bounds_cm(structure)))) if structure.contours_cm else None
     except InvalidInput:  # a single plane of unknown thickness
         return None
 
@@ -233,7 +238,7 @@ def quality_of(
                 quality.append(None)
                 falls.append(None)
                 continue
-            part = _cropped(dose, 0.9 * FALL_TO * level)
+            part = dose.part(*box_around(dose.values >= 0.9 * FALL_TO * level, 2))  # loops over voxels are short
             quality.append(plan_quality(part, curve, level))
             falls.append(_fall(part, level, cord))
         rows.append(TargetQuality(one.name, quality[0], quality[1], falls[0], falls[1]))
@@ -244,22 +249,6 @@ def _fall(dose: Volume, level_gy: float, cord: Structure | None) -> FallOff | No
     if float(dose.values.max()) <= FALL_FROM * level_gy:
         return None
     return fall_off(dose, FALL_FROM * level_gy, FALL_TO * level_gy, near=cord)
-
-
-def _cropped(dose: Volume, level_gy: float) -> Volume:
-    """The part of a dose around all voxels above a level, two voxels wider: so that loops over voxels are short."""
-    is_above = dose.values >= level_gy
-    if not is_above.any():
-        return dose
-    low, high = [], []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        places = np.flatnonzero(is_above.any(axis=others))
-        low.append(max(int(places[0]) - 2, 0))
-        high.append(min(int(places[-1]) + 3, dose.grid.shape[axis]))
-    a, b, c = (slice(*pair) for pair in zip(low, high, strict=True))
-    grid = dose.grid.box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    return Volume(grid, np.ascontiguousarray(dose.values[a, b, c]))
 
 
 def beams_of(plan: Plan, result: Dose, machine: Machine | str | Path | None) -> tuple[BeamFound, ...]:
@@ -300,10 +289,16 @@ def _missing_part(one: StructureFound) -> str:
     return "; ".join(text for text in texts if "outside the dose grid" in text)
 
 
-def measured_gammas(gammas: Sequence[GammaFound], plan: Plan) -> Iterator[Measured]:
-    """Gamma pass rates of the whole dose."""
-    for one in gammas:
-        yield Measured(one.question.name, "plan", plan.label or "plan", math.nan, one.whole.pass_percent)
+def measured_gammas(criteria: Criteria, gammas: Sequence[GammaFound], plan: Plan) -> Iterator[Measured]:
+    """Gamma pass rates of the whole dose; those of no or few voxels are none."""
+    found = {one.question: one.whole for one in gammas}
+    for question in criteria.gammas:
+        whole, passed, doubt = found.get(question), math.nan, "it was found in no voxel"
+        if whole is not None:
+            passed, doubt = whole.pass_percent, ""
+            if whole.points < LEAST_POINTS:
+                passed, doubt = math.nan, f"only {whole.points} voxels of the planned dose were compared"
+        yield Measured(question.name, "plan", plan.label or "plan", math.nan, passed, doubt)
 
 
 def measured_points(rows: Sequence[BeamFound]) -> Iterator[Measured]:

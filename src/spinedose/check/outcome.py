@@ -43,6 +43,23 @@ SHORTEST_WORD = 4
 
 
 @dataclass(frozen=True, slots=True)
+class OtherName:
+    """The patient of a file that is not the plan's, or is called otherwise.
+
+    Parameters
+    ----------
+    of : str
+        `"plan"`, `"CT"`, `"structure set"` or `"planned dose"`.
+    patient_name, patient_id : str
+        As in that file.
+    """
+
+    of: str
+    patient_name: str
+    patient_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """Whom and what a check is about: patient and objects. The only place of a `Check` with patient identifiers, beside
     the plan that its dose carries; never logged.
@@ -57,6 +74,8 @@ class Names:
         Of plan, structure set, CT series and plan; empty when absent or anonymous.
     dose_uids : tuple of str
         Of the planned dose, or of the beams' doses that it is the sum of.
+    others : tuple of OtherName
+        Patients of files that do not agree with the others on whose they are.
     """
 
     patient_name: str = ""
@@ -67,11 +86,12 @@ class Names:
     ct_uid: str = ""
     frame_of_reference_uid: str = ""
     dose_uids: tuple[str, ...] = ()
+    others: tuple[OtherName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prescription:
-    """The prescribed dose, and how it became known.
+    """The prescribed dose that everything is relative to, and how it became known.
 
     Parameters
     ----------
@@ -81,11 +101,14 @@ class Prescription:
         `"plan"`, `"argument"`, `"planned dose"` (an estimate) or `"unknown"`.
     text : str
         The same in words, ready to print.
+    unfitting_gy : float
+        What plan or user state, where it does not fit the planned dose and `dose_gy` stands for it [Gy]; NaN elsewhere.
     """
 
     dose_gy: float
     source: Literal["plan", "argument", "planned dose", "unknown"]
     text: str
+    unfitting_gy: float = math.nan
 
     @property
     def is_known(self) -> bool:
@@ -497,6 +520,10 @@ class Check:
     disclaimer: str = DISCLAIMER
     delivered: Delivered | None = None
 
+    def __repr__(self) -> str:
+        gravest = self.findings[0].text if self.findings else "nothing was found"
+        return f"<Check of '{self.names.plan_label}': {self.verdict}; {gravest}>"
+
     def __post_init__(self) -> None:
         assert self.verdict in ("within", "outside", "not compared") and self.reasons
         assert self.planned is None or self.judgement is not None, "a planned dose is judged"
@@ -585,24 +612,25 @@ def _gamma_dict(found: GammaFound) -> dict[str, Any]:
 def _anonymous(check: Check) -> Check:
     """Leave out who it is, in every place that has it."""
     names = Names(plan_label=check.names.plan_label)
-    plan = replace(check.plan, identity=Identity(), uid="", structure_set_uid="", frame_of_reference_uid="")
-    ct = replace(check.ct, uid="", frame_of_reference_uid="", warnings=_cleared(check, check.ct.warnings))
+    nobody = Identity()
+    plan = replace(check.plan, identity=nobody, uid="", structure_set_uid="", frame_of_reference_uid="")
+    warnings = _cleared(check, check.ct.warnings)
+    ct = replace(check.ct, uid="", frame_of_reference_uid="", warnings=warnings, identity=nobody)
     plan = replace(plan, warnings=_cleared(check, plan.warnings), skipped=_cleared(check, plan.skipped))
     metadata = replace(check.dose.metadata, warnings=_cleared(check, check.dose.metadata.warnings))
     planned, structures = check.planned, check.structures
     if planned is not None:
         blank = dict.fromkeys(("uid", "plan_uid", "structure_set_uid", "frame_of_reference_uid"), "")
         warnings = _cleared(check, planned.warnings)
-        planned = replace(planned, warnings=warnings, description="", system="", **blank)  # type: ignore[arg-type]
+        planned = replace(planned, warnings=warnings, description="", system="", identity=nobody, **blank)  # type: ignore[arg-type]
     if structures is not None:
-        structures = replace(
-            structures, uid="", frame_of_reference_uid="", warnings=_cleared(check, structures.warnings)
-        )
+        warnings = _cleared(check, structures.warnings)
+        structures = replace(structures, uid="", frame_of_reference_uid="", warnings=warnings, identity=nobody)
     return replace(
         check,
         names=names,
         reasons=_cleared(check, check.reasons),
-        dose=replace(check.dose, plan=plan, ct=ct, metadata=metadata),
+        dose=replace(check.dose, plan=plan, ct=ct, metadata=metadata, structures=structures),
         planned=planned,
         structures=structures,
         findings=tuple(replace(f, text=_cleared(check, (f.text,))[0]) for f in check.findings),
@@ -631,9 +659,10 @@ def _cleared(check: Check, texts: tuple[str, ...]) -> tuple[str, ...]:
     names = check.names
     uids = (names.plan_uid, names.structure_set_uid, names.ct_uid, names.frame_of_reference_uid, *names.dose_uids)
     kept = " ".join((names.plan_label, *(found.name for found in check.found))).casefold()
+    people = [(names.patient_name, names.patient_id), *((o.patient_name, o.patient_id) for o in names.others)]
     words = [
         word
-        for word in re.split(r"[^\w]+", f"{names.patient_name} {names.patient_id}")
+        for word in dict.fromkeys(re.split(r"[^\w]+", " ".join(f"{name} {number}" for name, number in people)))
         if len(word) > 1 and word.casefold() not in kept  # labels stay, and so does what they say
     ]
     whole = [*(item.name for item in check.inputs if item.kind != "CT"), *filter(None, uids)]

@@ -151,8 +151,13 @@ def _fit_shift(dose: Volume, points: Array, theirs: Array, *, with_factor: bool)
     return best
 
 
-def explain(pattern: Pattern, fractions: int, gammas: Sequence[GammaFound]) -> Iterator[Finding]:
-    """Say in words what the pattern means, and where gamma fails most."""
+def explain(
+    pattern: Pattern, fractions: int, gammas: Sequence[GammaFound], *, are_voxels_coarse: bool = False
+) -> Iterator[Finding]:
+    """Say in words what the pattern means, and where gamma fails most.
+
+    `are_voxels_coarse` says that the recalculated dose has coarser voxels than its gradients ask for.
+    """
     ratio = pattern.factor
     for wrong, words in ((1.0 / fractions, f"1/{fractions}"), (float(fractions), f"{fractions} times")):
         if fractions > 1 and abs(ratio / wrong - 1) < WHOLE_NUMBER:
@@ -182,12 +187,17 @@ def explain(pattern: Pattern, fractions: int, gammas: Sequence[GammaFound]) -> I
         more = f", and a factor of {pattern.factor_with_shift:.3f}"
         yield _shifted(pattern, size, pattern.rms_after_both_percent, more)
     else:
+        machine = "leaf positions, collimator and couch angles, energies and densities"
+        why = f"So differ {machine}, and doses on voxels of other sizes."
+        if are_voxels_coarse:
+            why = (
+                f"Compute with finer voxels first: coarse ones alone make such a difference. So differ also {machine}."
+            )
         yield Finding(
             "other_shape",
             "attention",
             f"The doses differ in shape ({pattern.rms_percent:.1f} % root mean square): neither a factor "
-            f"({percent:+.1f} %) nor a shift ({MM_PER_CM * size:.1f} mm) explains it. So differ leaf positions, "
-            "collimator and couch angles, energies and densities.",
+            f"({percent:+.1f} %) nor a shift ({MM_PER_CM * size:.1f} mm) explains it. {why}",
         )
     yield from _where(gammas)
 

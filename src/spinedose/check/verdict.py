@@ -17,6 +17,9 @@ EXPLAINING = ("likely_cause", "scaled", "shifted")
 """Findings that say in one sentence what kind of difference there is; the first of them stands before the criteria that
 are missed because of it."""
 
+COARSE = "voxels_coarse"
+"""The finding that our own voxels may make a difference; it stands before all that blames the plan for it."""
+
 
 def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, and its reasons in sentences, the worst first.
@@ -39,7 +42,8 @@ def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tupl
     if problems or failed:
         kinds = {one.code: one.text for one in reversed(findings) if one.code in EXPLAINING} if failed else {}
         explained = [kinds[code] for code in EXPLAINING if code in kinds][:1]
-        return "outside", (*problems, *explained, *(sentence(one) for one in failed), *missing)
+        coarse = [one.text for one in findings if one.code == COARSE and failed]
+        return "outside", (*problems, *coarse, *explained, *(sentence(one) for one in failed), *missing)
     return "within", (all_within,)
 
 
@@ -74,10 +78,9 @@ def sentence(one: Judged) -> str:
             f"{one.text}, {structure}: {one.quantity} is {_number(one.planned)} planned and "
             f"{_number(one.recalculated)} recalculated, limit {one.limit:g}{unit}.{doubt}"
         )
-    whole = f" of {one.relative_to:.2f} Gy" if one.is_relative_to_prescription else ""
     return (
-        f"{one.text}, {structure}: {one.quantity} {one.difference:+.1f}{unit}{whole} "
-        f"(limit {one.limit:g}{unit}{mark}), {_number(one.recalculated)} against {_number(one.planned)} planned.{doubt}"
+        f"{one.text}, {structure}: {one.quantity} {one.difference:+.1f}{unit}{one.basis} "
+        f"(limit {one.stated_limit}{mark}), {_number(one.recalculated)} against {_number(one.planned)} planned.{doubt}"
     )
 
 

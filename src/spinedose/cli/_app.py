@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -70,8 +71,15 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
+REFUSAL_VERSION = 1
+"""Version of the JSON of a refusal."""
+
+
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors that a user can mend into one line on stderr and exit code 2, and Ctrl-C into 130."""
+    """Turn errors that a user can mend into one line on stderr and exit code 2, and Ctrl-C into 130.
+
+    Where JSON was asked for on standard output, the refusal stands there, too (docs/formats/check.md).
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
@@ -79,6 +87,8 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **options)
         except SpinedoseError as error:
             typer.echo(error.spelled_with(as_option(error.argument)), err=True)
+            if options.get("json") == "-":
+                typer.echo(refusal(error))
             raise typer.Exit(2) from None
         except OSError as error:
             place = f" '{error.filename}'" if error.filename else ""
@@ -92,6 +102,13 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+def refusal(error: SpinedoseError) -> str:
+    """An error as JSON, for programs."""
+    advice = f"{error.advice} with {as_option(error.argument)}" if error.argument else error.advice
+    parts = {"kind": type(error).__name__, "problem": error.problem, "why": error.why, "advice": advice}
+    return json.dumps({"schema_version": REFUSAL_VERSION, "error": parts}, indent=2, ensure_ascii=False)
 
 
 def as_option(argument: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spinedose.batch import Event, Standing, StudyFile
 
 MOST_REASONS = 10
-"""Scenarios without a result that are told of; all are in missing.csv."""
+"""Patients, and scenarios, without a result that are told of; all are in missing.csv."""
 
 
 @app.command()
@@ -51,7 +51,7 @@ def batch(
     if status:
         with _bar(wanted=not quiet) as watch:
             standing = status_of(asked.asked, watch=watch)
-        _show(asked, standing)
+        _show(asked, standing, "")
         if not standing.is_complete:
             raise typer.Exit(1)
         return
@@ -65,28 +65,35 @@ def batch(
         standing = run(asked.asked, client, again=retry_failed, scenarios_a_task=asked.scenarios_a_task, watch=watch)
     files = write_tables(asked, standing)
     if not quiet:
-        _show(asked, standing)
+        _show(asked, standing, "missing.csv")
         typer.echo(f"Computed now: {standing.computed}. Tables: {', '.join(str(file) for file in files)}")
         typer.echo(NOT_CLINICAL)
     if not standing.is_complete:
         raise typer.Exit(1)
 
 
-def _show(study: StudyFile, standing: Standing) -> None:
-    """How many of how many, and why some have no result."""
+def _show(study: StudyFile, standing: Standing, table: str) -> None:
+    """How many of how many, and why some have no result; which table has the whole list, where one was written."""
     done, failed, absent = (standing.count(state) for state in ("done", "failed", "absent"))
-    patients = len(study.asked.folders)
-    typer.echo(
-        f"{study.name}: {done} of {len(standing.lines)} scenarios of {patients} patients done, {failed} refused, "
-        f"{absent} not computed."
+    patients, lost = len(study.asked.folders), [name for name, _ in standing.lost]
+    of_patients = f"{patients - len(lost)} of {patients}" if lost else str(patients)
+    line = (
+        f"{study.name}: {done} of {len(standing.lines)} scenarios of {of_patients} patients done, {failed} refused, "
+        f"{absent} not computed"
     )
-    for name, reason in standing.lost:
+    if lost:
+        names = ", ".join(lost[:MOST_REASONS]) + (", ..." if len(lost) > MOST_REASONS else "")
+        count = f"{len(lost)} {'patient' if len(lost) == 1 else 'patients'}"
+        line += f"; {count} could not be computed at all: {names}" + (f" ({table})" if table else "")
+    typer.echo(f"{line}.")
+    for name, reason in standing.lost[:MOST_REASONS]:
         typer.echo(f"{name}: {reason}", err=True)
-    told = [line for line in standing.lines if line.reason]
-    for line in told[:MOST_REASONS]:
-        typer.echo(f"{line.patient.name}, {line.scenario.name}: {line.reason}", err=True)
-    if len(told) > MOST_REASONS:
-        typer.echo(f"... and {len(told) - MOST_REASONS} more", err=True)
+    told = [one for one in standing.lines if one.reason]
+    for one in told[:MOST_REASONS]:
+        typer.echo(f"{one.patient.name}, {one.scenario.name}: {one.reason}", err=True)
+    more = max(len(standing.lost) - MOST_REASONS, 0) + max(len(told) - MOST_REASONS, 0)
+    if more:
+        typer.echo(f"... and {more} more", err=True)
 
 
 @contextmanager

@@ -328,10 +328,17 @@ def _headline(found: Check) -> str:
         points = "1 point of a beam" if count == 1 else f"{count} points of beams"
         against = f"held against its dose at {points} only, within limits" if count else "held against nothing"
         return f"NOT COMPARED: {label} was computed, and {against}."
-    outside = sum(not one.within for one in found.judgement.judged) if found.judgement is not None else 0
     if found.verdict == "within":
         return f"WITHIN: {label} keeps all {count} criteria."
-    return f"OUTSIDE: {label} misses {outside} of {count} criteria."
+    levels = [one.level for one in found.judgement.judged] if found.judgement is not None else []
+    unjudged = levels.count("not judged")
+    missed = count - levels.count("within") - unjudged
+    problems = sum(one.severity == "problem" for one in found.findings)
+    said = [f"misses {missed} of {count} criteria"] if missed else []
+    said += [f"{unjudged} of {count} criteria could not be judged"] if unjudged else []
+    said += [f"{problems} finding{' is a problem' if problems == 1 else 's are problems'}"] if problems else []
+    kept = "" if missed or unjudged else f"keeps all {count} criteria, but "
+    return f"OUTSIDE: {label} {kept}{', and '.join(said)}."
 
 
 MOST_REASONS = 12

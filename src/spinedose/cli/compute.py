@@ -38,7 +38,6 @@ from spinedose.cli._shared import (
     show_warnings,
     write_text,
 )
-from spinedose.errors import InvalidInput
 from spinedose.units import CM_PER_MM, MM_PER_CM
 
 if TYPE_CHECKING:
@@ -88,7 +87,10 @@ def dose(
     bolus: Annotated[OnBolus, BolusOption] = "refuse",
     patient_position: Annotated[str | None, PositionOption] = None,
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write settings, warnings and timings as JSON, too.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write inputs, settings, warnings and timings as JSON; docs/formats/dose.md."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
@@ -136,12 +138,12 @@ def dose(
             progress=report,
         )
         report("write", 1.0)
-        result.save(output)
+        files = [result.save(output, overwrite=force)]
         if beam_folder is not None:
             beam_folder.mkdir(exist_ok=True)
-            result.save_beams(beam_folder)
+            files += result.save_beams(beam_folder, overwrite=force)
         if json is not None:
-            write_text(json, result.to_json())
+            write_text(json, result.to_json(files))
     if not quiet:
         typer.echo(_verdict(result))
         written = [str(path) for path in (output, beam_folder, json) if path is not None]
@@ -171,11 +173,14 @@ def demo(
 
     The case is synthetic: a vertebral target around a spinal cord, lungs, and titanium rods, in a CT, an RTSTRUCT and a
     two-arc VMAT RTPLAN. They are read back from the disk as any patient's files would be. Files of an earlier demo in
-    the folder are overwritten. `spinedose check DIR` then checks it as it would a planning system's.
+    the folder are replaced, any others are refused. `spinedose check DIR` then checks it as it would a planning
+    system's.
     """
     check_spacing(spacing_mm)
     check_target_folder(out, force=True, parents=True)
-    from spinedose.demo import demo_case, stored_grid, write_demo
+    from spinedose.demo import demo_case, refuse_strangers, stored_grid, write_demo
+
+    refuse_strangers(out)
 
     start = time.perf_counter()
     with progress_bar(wanted=not quiet) as report:
@@ -190,7 +195,7 @@ def demo(
         report("write", 1.0)
         target = out / "RD.dcm"
         stored = replace(result, volume=result.volume.resample(stored_grid(result.grid))) if fine else result
-        stored.save(target)
+        stored.save(target, overwrite=True)
         report("draw", 1.0)
         pictures = _draw(result, inputs, out, case.prescription_gy)
     if not quiet:
@@ -260,11 +265,8 @@ def _compute(
 ) -> Dose:
     """Compute the dose with the settings of the command line."""
     from spinedose.engine import compute_dose
-    from spinedose.nested import fine_box_around
     from spinedose.settings import Settings
 
-    if fine and inputs.structures is None:
-        raise InvalidInput(f"--fine {','.join(fine)} has no structures to look at", "", "Give", argument="structures")
     return compute_dose(
         inputs.plan,
         inputs.ct,
@@ -274,7 +276,7 @@ def _compute(
         couch=couch,
         couch_surface_cm=None if couch_surface_mm is None else CM_PER_MM * couch_surface_mm,
         spacing_cm=CM_PER_MM * spacing_mm,
-        fine=fine_box_around(inputs.structures, fine) if fine and inputs.structures is not None else None,
+        fine=fine or None,
         like=inputs.like,
         backend=backend,
         per_beam=per_beam,

@@ -144,7 +144,6 @@ def replan(
         )
     check_target_folder(output, force=force, parents=True)
     from spinedose.cli.compute import _read_inputs
-    from spinedose.nested import fine_box_around
     from spinedose.protocol import read_protocol
     from spinedose.scenarios import Study, summarise, write_study
     from spinedose.scenarios.study import METRICS
@@ -165,7 +164,6 @@ def replan(
         assert inputs.structures is not None
         sizes = (systematic_mm, random_mm, systematic_deg, random_deg)
         wanted = _scenarios(shifts, turns, random, seed, sizes, scenarios, inputs.plan.fractions)
-        around = _names(fine)
         study = Study(
             inputs.plan,
             inputs.ct,
@@ -175,7 +173,7 @@ def replan(
             couch=couch_top,
             couch_surface_cm=None if couch_surface_mm is None else CM_PER_MM * couch_surface_mm,
             spacing_cm=CM_PER_MM * spacing_mm,
-            fine=fine_box_around(inputs.structures, around) if around else None,
+            fine=_names(fine) or None,
             backend=backend,
             settings=Settings(curve=curve, dose_to=dose_to),
             metrics=_names(metrics) or METRICS,

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from spinedose.compare.solid import SPECK, Convention, cut, width_cm
 from spinedose.compare.trilinear import ready, value_at
 from spinedose.errors import InvalidInput
-from spinedose.grid import Volume
-from spinedose.structures import Structure, bounds_cm, gaps_cm, volume_cm3
+from spinedose.grid import Volume, box_around, slices_of
+from spinedose.structures import Structure, bounds_cm, gaps_cm, mask, volume_cm3
 
 Array = NDArray[np.float64]
 
@@ -250,6 +250,8 @@ def dvh_of(dose: Volume, cells: Cells) -> Dvh:
     if not inside.any():
         raise InvalidInput(f"The histogram of '{structure.name}' has no samples", "it lies outside the dose grid")
     doses, volumes = _merged(sampled[inside], cells.volume_cm3[inside])
+    if cells.largest_cm3 > LARGEST_CM**3:
+        doses[0] = _hottest_voxel_gy(dose, structure, float(doses[0]))
     covered, total = np.cumsum(volumes), float(cells.volume_cm3.sum())
     return Dvh(
         structure.name,
@@ -261,6 +263,20 @@ def dvh_of(dose: Volume, cells: Cells) -> Dvh:
         cells.largest_cm3,
         cells.convention,
     )
+
+
+def _hottest_voxel_gy(dose: Volume, structure: Structure, than_gy: float) -> float:
+    """Dose of the hottest voxel in a structure [Gy], or `than_gy` if none is hotter.
+
+    Cells of large structures may all miss the hottest spot; then a body would have a lower maximum than a target in it.
+    """
+    hotter = dose.values > than_gy
+    if not hotter.any():
+        return than_gy
+    near = box_around(hotter)
+    inside = mask(structure, dose.grid.box(*near)).values >= 0.5
+    found = dose.part(*near).values[inside & hotter[slices_of(*near)]]
+    return float(found.max(initial=than_gy))
 
 
 def _cell_cm(structure: Structure, total_cm3: float, least_samples: int) -> float:

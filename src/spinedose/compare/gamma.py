@@ -18,7 +18,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from spinedose.errors import InvalidInput
-from spinedose.grid import Grid, Volume
+from spinedose.grid import Grid, Volume, box_around, slices_of
 
 EDGE_CM = 1e-4
 """Reference voxels this far outside the evaluated grid still count as on its edge, as in `Grid.is_close_to` [cm]."""
@@ -163,23 +163,30 @@ class GammaResult:
         Parameters
         ----------
         mask : Volume
-            On the grid of the reference: booleans, or shares from 0 to 1, of which half is enough.
+            On the grid of the reference, or on a box of it: booleans, or shares from 0 to 1, of which half is enough.
+
+        Returns
+        -------
+        GammaResult
+            On the grid of the mask.
 
         Raises
         ------
         InvalidInput
             If the mask is on another grid or empty, or holds no evaluated voxel.
         """
-        selected = _selected(mask, self.gamma.grid)
-        gamma = np.where(selected, self.gamma.values, np.float32(np.nan))
+        half = np.multiply(mask.grid.spacing_cm, 0.5)
+        low, high = mask.grid.lower_cm + half, mask.grid.upper_cm - half
+        seen, outside = self.gamma.near(low, high), self.outside.near(low, high)
+        selected = _selected(mask, seen.grid)
+        gamma = np.where(selected, seen.values, np.float32(np.nan))
         if np.all(np.isnan(gamma)):
             raise InvalidInput(
                 "Gamma was not evaluated anywhere in the mask",
                 f"its {np.count_nonzero(selected)} voxels lie below the dose threshold or outside the evaluated dose",
                 "Lower the threshold, or leave the structure out",
             )
-        outside = Volume(self.outside.grid, self.outside.values & selected)
-        return replace(self, gamma=Volume(self.gamma.grid, gamma), outside=outside)
+        return replace(self, gamma=Volume(seen.grid, gamma), outside=Volume(seen.grid, outside.values & selected))
 
     def as_dict(self) -> dict[str, Any]:
         """Criteria and numbers, without the map, ready for JSON."""
@@ -341,7 +348,9 @@ def gamma_index(
     ----------
     Low, Harms, Mutic, Purdy, Med Phys 25:656 (1998), doi:10.1118/1.598248. All equations: docs/theory/gamma.md.
     """
-    planned, searched = _dose_of(reference, "reference"), _dose_of(evaluated, "evaluated")
+    _check_finite(reference, "reference")
+    _check_finite(evaluated, "evaluated")
+    planned = reference.values.astype(np.float32, copy=False)
     if min(evaluated.grid.shape) < 2:
         raise InvalidInput(
             f"The evaluated dose has {evaluated.grid.shape} voxels",
@@ -375,21 +384,31 @@ def gamma_index(
             f"all {np.count_nonzero(outside)} voxels above the threshold lie outside the evaluated grid",
             "Check that both share a frame of reference",
         )
-    gamma = search(GammaTask(reference.grid, planned, wanted, evaluated.grid, searched, criteria))
+    box = box_around(wanted)
+    found = search(_task(reference.part(*box), wanted[slices_of(*box)], evaluated, criteria))
+    gamma = np.full(reference.grid.shape, np.nan, dtype=np.float32)
+    gamma[slices_of(*box)] = found
     return GammaResult(criteria, Volume(reference.grid, gamma), Volume(reference.grid, outside))
 
 
-def _dose_of(dose: Volume, name: str) -> NDArray[np.float32]:
-    """A copy of the dose as float32 in C order; refuses what is not finite."""
-    values = np.array(dose.values, dtype=np.float32, order="C")
-    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+def _task(reference: Volume, wanted: NDArray[np.bool_], evaluated: Volume, criteria: GammaCriteria) -> GammaTask:
+    """What is to be searched: of the evaluated dose the voxels within reach of the reference."""
+    reach = criteria.largest * criteria.distance_cm + np.asarray(evaluated.grid.spacing_cm)
+    first, last = reference.grid.lower_cm, reference.grid.upper_cm
+    around = evaluated.near(first - reach, last + reach)
+    planned, searched = (np.array(one.values, dtype=np.float32, order="C") for one in (reference, around))
+    return GammaTask(reference.grid, planned, np.ascontiguousarray(wanted), around.grid, searched, criteria)
+
+
+def _check_finite(dose: Volume, name: str) -> None:
+    """Refuse what is not finite."""
+    bad = dose.grid.size - int(np.count_nonzero(np.isfinite(dose.values)))
     if bad:
         raise InvalidInput(
             f"The {name} dose has {bad} voxels that are not finite numbers",
             "no distance to them can be told",
             "Replace them, or crop the grid",
         )
-    return values
 
 
 def _selected(mask: Volume, grid: Grid) -> NDArray[np.bool_]:

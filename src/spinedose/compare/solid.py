@@ -144,11 +144,15 @@ def cut(structure: Structure, cell_cm: float, convention: Convention | None = No
 
 def width_cm(structure: Structure) -> float:
     """Mean width of the outlines: twice the area over the perimeter [cm]; the radius of a disc."""
-    area = perimeter = 0.0
-    for contour in structure.contours_cm:
-        x, y = contour[:, 0], contour[:, 1]
-        area += abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2
-        perimeter += float(np.sum(np.hypot(np.diff(x, append=x[0]), np.diff(y, append=y[0]))))
+    contours = [contour[:, :2] for contour in structure.contours_cm]
+    if not contours:
+        return 0.0
+    here = np.concatenate(contours)
+    following = np.concatenate([part for contour in contours for part in (contour[1:], contour[:1])])
+    starts = np.cumsum([0, *map(len, contours[:-1])])
+    crossed = here[:, 0] * following[:, 1] - following[:, 0] * here[:, 1]
+    area = float(np.abs(np.add.reduceat(crossed, starts)).sum()) / 2
+    perimeter = float(np.hypot(*(following - here).T).sum())
     return 2 * area / perimeter if perimeter > 0 else 0.0
 
 
@@ -350,7 +354,7 @@ class _Stack:
 
     def _crop(self, *chosen: tuple[int, Outlines]) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]:
         """Shares of some outlines in one or two planes, with room around them."""
-        masks = [np.isin(self.labels[plane], outlines) for plane, outlines in chosen]
+        masks = [np.logical_or.reduce([self.labels[plane] == one for one in outlines]) for plane, outlines in chosen]
         rows, columns = (np.flatnonzero(np.logical_or.reduce(masks).any(axis=axis)) for axis in (1, 0))
         spans = []
         for line, size in ((rows, masks[0].shape[0]), (columns, masks[0].shape[1])):

@@ -22,8 +22,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from spinedose._arguments import PATH, expect
 from spinedose.errors import InvalidInput, UnreadableFile
-from spinedose.plan import Identity
+from spinedose.identity import Identity
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -51,6 +52,7 @@ def open_dicom(path: PathLike, *, stop_before_pixels: bool = False) -> Dataset:
     UnreadableFile
         If the file is missing, empty, truncated or not DICOM.
     """
+    expect("The file", path, PATH, "a path")
     path = Path(path)
     advice = "Export or copy the file again"
     try:

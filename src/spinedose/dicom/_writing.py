@@ -16,12 +16,16 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from spinedose._version import __version__
-from spinedose.dicom._reading import PathLike, quiet_pydicom
-from spinedose.errors import InvalidInput
-from spinedose.plan import Identity
+from spinedose.dicom._reading import PathLike, open_dicom, quiet_pydicom
+from spinedose.errors import InvalidInput, UnreadableFile
+from spinedose.identity import Identity
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.220128720243666681958199322125856241811")
 """Names this implementation in the file meta group; a random UUID, drawn once."""
+
+
+MAKER = "spinedose"
+"""Manufacturer that every object names."""
 
 
 def new_uid() -> str:
@@ -88,7 +92,7 @@ def _new_dataset(
     dataset.SOPClassUID = sop_class_uid
     dataset.SOPInstanceUID = sop_instance_uid or new_uid()
     dataset.Modality = modality
-    dataset.Manufacturer = "spinedose"
+    dataset.Manufacturer = MAKER
     dataset.ManufacturerModelName = "spinedose"
     dataset.DeviceSerialNumber = "1"
     dataset.SoftwareVersions = __version__
@@ -123,6 +127,15 @@ def _new_dataset(
     meta.ImplementationVersionName = f"SPINEDOSE_{__version__}"[:16]
     dataset.file_meta = meta
     return dataset
+
+
+def own_header(path: PathLike) -> Dataset | None:
+    """Header of a DICOM file that spinedose wrote; None for any other file, which a caller may not take for its own."""
+    try:
+        header = open_dicom(path, stop_before_pixels=True)
+    except UnreadableFile:
+        return None
+    return header if header.get("Manufacturer") == MAKER else None
 
 
 def item(**elements: object) -> Dataset:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
+from spinedose._arguments import PATH, expect_each
 from spinedose.density import CtImage
-from spinedose.dicom._reading import Item, PathLike, open_dicom, quiet_pydicom
+from spinedose.dicom._reading import Item, PathLike, open_dicom, quiet_pydicom, read_identity
 from spinedose.dicom._writing import decimal, decimals, new_dataset, new_uid, save_aside, unique
 from spinedose.errors import InvalidInput, SpinedoseError, UnreadableFile, UnsupportedPlan
 from spinedose.geometry import PATIENT_POSITIONS
 from spinedose.grid import Grid, Volume
-from spinedose.plan import Identity
+from spinedose.identity import Identity
 from spinedose.units import MM_PER_CM
 
 POSITION_TOLERANCE_MM = 0.02
@@ -28,6 +29,10 @@ POSITION_TOLERANCE_MM = 0.02
 
 ORIENTATION_TOLERANCE = 1e-4
 """Direction cosines may differ this much from 0 or 1: over half a metre that moves a voxel by 0.05 mm."""
+
+SPARSE = 1.5
+"""Slices that lie further apart than this many of their thicknesses are warned about; smaller gaps are scanned on
+purpose (house default)."""
 
 AIR_HU = -1000.0
 """CT number of nothing, by definition of the scale; voxels of padding become this."""
@@ -99,6 +104,12 @@ def read_ct(
     if absent:
         places = ", ".join(f"{slices[0].position_mm + step * k:.2f}" for k in absent)
         warnings.append(f"{len(absent)} CT slice(s) missing at {places} mm were interpolated between their neighbours.")
+    thickness = float(np.median([one.thickness_mm for one in slices]))
+    if thickness > 0 and step > SPARSE * thickness:
+        warnings.append(
+            f"The CT slices are {step:.3g} mm apart, but {thickness:.3g} mm thick (as where every second one is "
+            "missing): the patient between them is interpolated. Make sure that the series was exported in full."
+        )
     return CtImage(
         hu=_in_patient_axes(slices[0], step, stored.values),
         patient_position=_patient_position(slices[0], patient_position, warnings),
@@ -106,6 +117,7 @@ def read_ct(
         frame_of_reference_uid=slices[0].frame_of_reference_uid,
         saturated_voxels=stored.saturated,
         warnings=unique(warnings),
+        identity=slices[0].identity,
     )
 
 
@@ -128,6 +140,8 @@ class _Slice:
     origin_mm: tuple[float, float, float]
     slope: float
     intercept: float
+    thickness_mm: float
+    identity: Identity
 
     @property
     def position_mm(self) -> float:
@@ -138,6 +152,7 @@ class _Slice:
 def _ct_files(directory: PathLike | Sequence[PathLike]) -> list[tuple[Path, Item]]:
     """CT slices of a folder, or of a list, with their headers, by name."""
     if not isinstance(directory, str | os.PathLike):
+        expect_each("The CT slices", directory, PATH, "paths", "Name their folder, or the files")
         return _ct_among([Path(file) for file in directory])
     folder = Path(directory)
     if not folder.is_dir():
@@ -212,7 +227,17 @@ def _read_slice(path: Path, item: Item) -> _Slice:
         origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
         slope=slope,
         intercept=intercept,
+        thickness_mm=_thickness_mm(item),
+        identity=read_identity(item),
     )
+
+
+def _thickness_mm(item: Item) -> float:
+    """Thickness of a slice [mm]; 0, which many writers put there, also where there is none that can be used."""
+    try:
+        return max(item.number("SliceThickness", default=0.0), 0.0)
+    except InvalidInput:
+        return 0.0
 
 
 def _orientation(item: Item) -> tuple[tuple[int, int, int], tuple[int, int]]:

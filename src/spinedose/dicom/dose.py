@@ -7,8 +7,9 @@ hands over one with rising x, y and z. What is written is always in rising axes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from pydicom.uid import ExplicitVRBigEndian, RTDoseStorage, RTPlanStorage, RTStr
 
 from spinedose.compare.dvh import Dvh
 from spinedose.density import CtImage
-from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom
-from spinedose.dicom._writing import decimal, decimals, item, new_dataset, new_uid, save_aside
+from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom, read_identity
+from spinedose.dicom._writing import decimal, decimals, item, new_dataset, new_uid, own_header, save_aside
 from spinedose.errors import InvalidInput, NumericalError, UnreadableFile
 from spinedose.grid import Grid, Volume
+from spinedose.identity import Identity
 from spinedose.plan import Plan
 from spinedose.units import CM_PER_MM, MM_PER_CM
 
@@ -53,11 +55,13 @@ class PlannedDose:
     uid, plan_uid, structure_set_uid, frame_of_reference_uid : str
         SOP Instance UIDs of the dose, its plan and its structure set, and its frame of reference; empty when absent.
     description : str
-        Series description.
+        Series description and dose comment.
     system : str
-        What computed it, as far as the file says: manufacturer, model, software versions and dose comment.
+        What computed it, as far as the file says: manufacturer, model and software versions.
     warnings : tuple of str
         What the reader of a comparison must know.
+    identity : Identity
+        Patient and study.
     """
 
     dose: Volume
@@ -70,6 +74,11 @@ class PlannedDose:
     description: str = ""
     warnings: tuple[str, ...] = ()
     system: str = ""
+    identity: Identity = field(default_factory=Identity, repr=False)
+
+    def __repr__(self) -> str:
+        maximum = float(self.dose.values.max())
+        return f"<PlannedDose, {self.summation or 'of what is not said'}: {self.dose.grid.in_words}, {maximum:.4g} Gy>"
 
     @property
     def values_are_positive(self) -> bool:
@@ -149,15 +158,15 @@ def read_dose(path: PathLike) -> PlannedDose:
         plan_uid=plans[0].text("ReferencedSOPInstanceUID", default="") if plans else "",
         structure_set_uid=sets[0].text("ReferencedSOPInstanceUID", default="") if sets else "",
         frame_of_reference_uid=file.text("FrameOfReferenceUID", default=""),
-        description=file.text("SeriesDescription", default=""),
+        description=_in_one_line(file, "SeriesDescription", "DoseComment"),
         warnings=tuple(warnings),
-        system=_system(file),
+        system=_in_one_line(file, "Manufacturer", "ManufacturerModelName", "SoftwareVersions"),
+        identity=read_identity(file),
     )
 
 
-def _system(file: Item) -> str:
-    """What computed the dose, in one line; empty when the file does not say."""
-    keywords = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DoseComment")
+def _in_one_line(file: Item, *keywords: str) -> str:
+    """What a file says of some things; empty when it says nothing."""
     return "; ".join(dict.fromkeys(" ".join(texts) for word in keywords if (texts := file.texts(word))))
 
 
@@ -385,6 +394,40 @@ def write_dose(
         ]
         dataset.DVHSequence = [_dvh_item(number, curve) for number, curve in dvhs.items()]
     return save_aside(dataset, path)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDose:
+    """A file that `write_dose` wrote.
+
+    Parameters
+    ----------
+    sop_instance_uid, plan_uid : str
+        Of the dose, and of the plan that it refers to.
+    beam_number : int or None
+        The beam; None for the dose of the plan or of a fraction.
+    sha256 : str
+        Of the file.
+    """
+
+    sop_instance_uid: str
+    plan_uid: str
+    beam_number: int | None
+    sha256: str
+
+
+def own_dose(path: PathLike) -> OwnDose | None:
+    """What a file is that `write_dose` wrote; None for any other file."""
+    header = own_header(path)
+    if header is None or header.get("Modality") != "RTDOSE":
+        return None
+    (plan,) = header.ReferencedRTPlanSequence
+    groups = plan.get("ReferencedFractionGroupSequence", ())
+    beams = [beam.ReferencedBeamNumber for group in groups for beam in group.get("ReferencedBeamSequence", ())]
+    with Path(path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    uid, plan_uid = str(header.SOPInstanceUID), str(plan.ReferencedSOPInstanceUID)
+    return OwnDose(uid, plan_uid, int(beams[0]) if beams else None, digest)
 
 
 def _quantise(volume_gy: Volume) -> tuple[NDArray[np.uint32], str]:

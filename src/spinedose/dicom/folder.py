@@ -99,7 +99,8 @@ def find_case(folder: PathLike, *, plan: PathLike | None = None, given: Collecti
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What of a file tells where it belongs; empty texts where it does not say."""
+    """What of a file tells where it belongs; empty texts where it does not say. `why_not` says why a dose cannot be
+    compared."""
 
     path: Path
     modality: str
@@ -110,6 +111,7 @@ class _Head:
     refers_to: tuple[str, ...] = ()
     series_referred: tuple[str, ...] = ()
     summation: str = ""
+    why_not: str = ""
 
     @property
     def shown(self) -> str:
@@ -166,8 +168,6 @@ def _of(path: Path, item: Item) -> _Head | None:
         return None
     if modality == "CT" and "LOCALIZER" in item.texts("ImageType"):
         return None
-    if modality == "RTDOSE" and item.text("DoseUnits", default="GY").upper() != "GY":
-        return None
     frame, label = item.text("FrameOfReferenceUID", default=""), item.text("SeriesDescription", default="")
     refers: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
@@ -194,7 +194,16 @@ def _of(path: Path, item: Item) -> _Head | None:
         refers_to=refers,
         series_referred=series,
         summation=item.text("DoseSummationType", default="").upper(),
+        why_not=_why_not(item) if modality == "RTDOSE" else "",
     )
+
+
+def _why_not(dose: Item) -> str:
+    """Why a dose cannot be compared; empty when it can."""
+    units, kind = dose.text("DoseUnits", default="GY").upper(), dose.text("DoseType", default="PHYSICAL").upper()
+    if units != "GY":
+        return f"is in units of {units}, and only doses in GY can be compared"
+    return "" if kind == "PHYSICAL" else f"holds a dose of type {kind}, and only physical dose can be compared"
 
 
 def _uids(references: Iterable[Item]) -> tuple[str, ...]:
@@ -282,6 +291,10 @@ def _ct(heads: list[_Head], plan: _Head, structures: _Head | None, notes: list[s
 
 def _doses(heads: list[_Head], plan: _Head, notes: list[str]) -> tuple[Path, ...]:
     doses = [head for head in heads if head.modality == "RTDOSE"]
+    for head in doses:
+        if head.why_not and (not head.refers_to or plan.uid in head.refers_to):
+            notes.append(f"The dose '{head.path.name}' was passed over: it {head.why_not}.")
+    doses = [head for head in doses if not head.why_not]
     own = [head for head in doses if plan.uid and plan.uid in head.refers_to]
     strange = [head for head in doses if head.refers_to and head not in own]
     if not own:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import RTIonPlanStorage, RTPlanStorage, RTStructureSetStorage
 
+from spinedose._arguments import expect_each
 from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom, quiet_pydicom, read_identity
 from spinedose.dicom._writing import decimal, decimals, item, new_dataset, save_aside, unique
 from spinedose.errors import InvalidInput, SpinedoseError, UnsupportedPlan
@@ -108,6 +109,8 @@ def read_plan(
         If a beam holds something that spinedose does not compute: wedge, block, metal compensator, bolus, applicator,
         stacked MLC, particles, a tilted table.
     """
+    if beams is not None:
+        expect_each("The beams", beams, int, "numbers", "Write [1, 2] for instance")
     if bolus not in ("refuse", "ignore"):
         raise InvalidInput(f"'{bolus}' is no way to treat a bolus", "", 'Use "refuse" or "ignore"')
     if patient_position is not None and patient_position not in PATIENT_POSITIONS:
@@ -376,6 +379,9 @@ def _read_beam(beam: Item, group: _Group, points: dict[int, Array], bolus: str, 
         isocentre_cm=_isocentre(beam, control_points),
         planned_point_dose_gy=dose,
         planned_point_cm=point,
+        is_fluence_mode_stated=any(
+            mode.has("FluenceMode") or mode.has("FluenceModeID") for mode in beam.items("PrimaryFluenceModeSequence")
+        ),
         **devices,
     )
     if beam.text("BeamType", default="") == "STATIC" and _moves_while_radiating(result):
@@ -668,7 +674,7 @@ def _isocentre(beam: Item, control_points: list[Item]) -> Array:
 
 
 def _energy(beam: Item, control_points: list[Item]) -> str:
-    """Energy label such as "6X", "10FFF"."""
+    """Energy label such as "6X", "10FFF"; a beam that does not state its fluence mode is taken to be flattened."""
     energies = {point.number("NominalBeamEnergy") for point in control_points if point.has("NominalBeamEnergy")}
     if not control_points[0].has("NominalBeamEnergy"):
         raise InvalidInput(f"{beam.name} has no nominal beam energy", "the beam model is chosen by it")

@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import CTImageStorage, RTStructureSetStorage
 
-from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom
+from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom, read_identity
 from spinedose.dicom._writing import decimal, item, new_dataset, new_uid, save_aside
 from spinedose.errors import InvalidInput
-from spinedose.plan import Identity
+from spinedose.identity import Identity
 from spinedose.structures import GAP_FACTOR, PLANE_TOLERANCE_CM, Structure, StructureSet
 from spinedose.units import CM_PER_MM, MM_PER_CM
 
@@ -104,6 +104,7 @@ def read_structures(path: PathLike) -> StructureSet:
         uid=file.text("SOPInstanceUID", default=""),
         frame_of_reference_uid=frame,
         warnings=tuple(warnings),
+        identity=read_identity(file),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.errors import InvalidInput
+from spinedose.identity import is_other_id
 from spinedose.logs.machine_log import MachineLog, Samples
 from spinedose.logs.thinning import thin
 from spinedose.plan import LEAF_OVERLAP_TOLERANCE_CM, Beam, Plan
@@ -332,8 +333,7 @@ def _beam_of(plan: Plan, one: MachineLog) -> tuple[int, str]:
 
 
 def _prove_patient(plan: Plan, one: MachineLog) -> None:
-    theirs, ours = one.patient_id.strip().casefold(), plan.identity.patient_id.strip().casefold()
-    if theirs and ours and theirs != ours:
+    if is_other_id(one.patient_id, plan.identity.patient_id):
         raise InvalidInput(f"Log '{one.name}' is of another patient than the plan", "by the patient's number in both")
 
 

@@ -292,6 +292,8 @@ def _hottest_gy(volume: Volume) -> float:
     """Dose that the hottest cm^3 receive at least: single voxels, at the rim of the body for instance, set no scale."""
     values = volume.values.ravel()
     count = min(max(round(1.0 / volume.grid.voxel_volume_cm3), 1), values.size)
+    high = values[values >= 0.5 * values.max()]
+    values = high if high.size >= count else values  # few need to be sorted
     return float(np.partition(values, values.size - count)[values.size - count])
 
 
@@ -396,10 +398,20 @@ def _identity(check: Check) -> tuple[tuple[str, str], ...]:
         ("Beam model", ", ".join(check.dose.metadata.machines)),
         ("Planned by", planned.system if planned is not None else ""),
         ("Planned dose", f"voxels of {_millimetres(planned.dose.grid)}" if planned is not None else "none"),
-        ("Recalculated", f"voxels of {_millimetres(check.dose.grid)}"),
+        ("Recalculated", _voxels(check)),
         ("Checked", check.created.replace("T", " ").replace("+00:00", " UTC")),
+        *((f"Patient of the {one.of}", person(one.patient_name)) for one in names.others),
+        *((f"Patient ID of the {one.of}", one.patient_id) for one in names.others),
     )
     return tuple((name, text) for name, text in rows if text)
+
+
+def _voxels(check: Check) -> str:
+    """Voxels of the calculation: in a box around targets and cords they may be finer than elsewhere."""
+    settings, voxels = check.dose.metadata.settings, f"voxels of {_millimetres(check.dose.grid)}"
+    if not settings.get("fine"):
+        return voxels
+    return f"{voxels} in a box (see assumptions), of {10 * settings['spacing_cm']:g} mm elsewhere"
 
 
 def _versions(check: Check) -> tuple[tuple[str, str], ...]:
@@ -505,12 +517,11 @@ def _criterion_row(judged: Judged, sources: _Sources) -> Row:
         difference, limit = DASH, f"{_SENSES[judged.compare]} {judged.limit:g} {_units(judged.unit)}"
     else:
         difference = figure(judged.difference, _digits(judged.unit), _units(judged.unit), signed=True)
-        limit = f"\u00b1 {judged.limit:g} {_units(judged.unit)}"
+        limit = f"\u00b1 {judged.stated_limit}"
         if judged.limit > 0 and math.isfinite(judged.difference):
             bar = float(np.clip(50 + 100 / 3 * judged.difference / judged.limit, 3, 97))
     where = "" if is_gamma else f"{judged.structure}, {_quantity(judged.quantity)}"
-    whole = f"% of {_gy(judged.relative_to)}" if judged.is_relative_to_prescription else ""
-    note = "; ".join(part for part in (judged.quantity if is_gamma else where, whole, judged.doubt) if part)
+    note = "; ".join(part for part in (judged.quantity if is_gamma else where, judged.doubt) if part)
     strip = Cell(f"{difference} of {limit}", bar=bar, is_far=is_far) if bar is not None else Cell("")
     cells = (
         Cell(judged.text[:1].upper() + judged.text[1:], note=note),

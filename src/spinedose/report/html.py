@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinedose.errors import InvalidInput, SpinedoseError
-from spinedose.grid import Volume
+from spinedose.grid import box_around
 from spinedose.report import packing
 from spinedose.report._files import written_whole
 from spinedose.report.charts import as_svg
@@ -196,13 +196,14 @@ def _volumes(check: Check, content: Content) -> tuple[dict[str, packing.Packed],
     largest = max(float(volume.values.max()) for volume in doses.values()) or 1.0
     packed = {}
     low, high = _extent(check, doses.values())
-    packed["ct"] = packing.pack_ct(packing.crop(check.ct.hu, low, high))
+    packed["ct"] = packing.pack_ct(check.ct.hu.near(low, high))
     for name, volume in doses.items():
-        packed[name] = packing.pack_dose(_cut_to(volume, volume.values >= LEAST_SHARE * content.reference_gy), largest)
+        is_worth_seeing = volume.values >= LEAST_SHARE * content.reference_gy
+        packed[name] = packing.pack_dose(volume.part(*box_around(is_worth_seeing, 1)), largest)
     names = []
     for place, found in enumerate(check.gammas[:GAMMA_MAPS]):
-        gamma = _cut_to(found.whole.gamma, np.isfinite(found.whole.gamma.values))
-        packed[f"gamma{place}"] = packing.pack_gamma(gamma, 2.0)
+        gamma = found.whole.gamma
+        packed[f"gamma{place}"] = packing.pack_gamma(gamma.part(*box_around(np.isfinite(gamma.values), 1)), 2.0)
         names.append((f"gamma{place}", _short(found.question.name)))
     return packed, names
 
@@ -221,20 +222,6 @@ def _extent(check: Check, doses: Any) -> tuple[Array, Array]:
         low[:2], high[:2] = body_low[:2] - MARGIN_CM, body_high[:2] + MARGIN_CM
     ct = check.ct.hu.grid
     return np.maximum(low, ct.lower_cm), np.minimum(high, ct.upper_cm)
-
-
-def _cut_to(volume: Volume, is_wanted: NDArray[np.bool_]) -> Volume:
-    """The box around wanted voxels and one more on every side; all when none is wanted."""
-    if not is_wanted.any():
-        return volume
-    low, high = [], []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(is_wanted.any(axis=others))
-        low.append(max(int(places[0]) - 1, 0))
-        high.append(min(int(places[-1]) + 2, volume.grid.shape[axis]))
-    part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    return Volume(volume.grid.box(tuple(low), tuple(high)), volume.values[part])  # type: ignore[arg-type]
 
 
 def _structures(pens: tuple[Pen, ...]) -> tuple[list[tuple[Pen, packing.Packed | None]], list[str]]:

@@ -7,7 +7,9 @@ target and through the hottest point of the cord. Lines are drawn as lines, voxe
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,21 +98,17 @@ def write_pdf(check: Check, path: str | Path) -> Path:
     InvalidInput
         If the file cannot be written.
     """
-    try:
-        import contourpy  # noqa: F401
-        import matplotlib  # noqa: F401
-        import reportlab  # noqa: F401
-    except ImportError as error:
-        raise SpinedoseError(
-            "The report cannot be written",
-            f"{error.name} is not installed",
-            "Install it: pip install 'spinedose[report]'",
-        ) from None
+    for name in ("contourpy", "matplotlib", "reportlab"):
+        if find_spec(name) is None:
+            raise SpinedoseError(
+                "The report cannot be written",
+                f"{name} is not installed",
+                "Install it: pip install 'spinedose[report]'",
+            )
     paper = _Paper(check)
-    for room in ROOMS:
-        if paper.pages(room, is_draft=True)[1] <= MOST_PAGES:
-            break
-    return written_whole(Path(path), paper.pages(room)[0])
+    # The last is taken in any case; with less room there are never more pages.
+    place = bisect_left(ROOMS[:-1], True, key=lambda room: paper.pages(room, is_draft=True)[1] <= MOST_PAGES)
+    return written_whole(Path(path), paper.pages(ROOMS[place])[0])
 
 
 # --- letters ----------------------------------------------------------------------------------------------------------
@@ -118,11 +116,12 @@ def write_pdf(check: Check, path: str | Path) -> Path:
 
 def _letters() -> tuple[str, str]:
     """Names of the plain and the bold font: DejaVu Sans, which comes with matplotlib and has the signs needed."""
-    import matplotlib
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFont
 
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    found = find_spec("matplotlib")  # its import would take longer than the file
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
     names = "DejaVuSans", "DejaVuSans-Bold"
     for name in names:
         if name not in pdfmetrics.getRegisteredFontNames():
@@ -150,6 +149,18 @@ def _drawing_class(paper: _Paper) -> Any:
     return Drawing
 
 
+def _table_class(paper: _Paper) -> Any:
+    """A table that takes its room and stays blank in a draft; made here, for its base loads late."""
+    from reportlab.platypus import LongTable
+
+    class Layout(LongTable):  # type: ignore[misc]
+        def draw(self) -> None:
+            if not paper.is_draft:
+                super().draw()
+
+    return Layout
+
+
 class _Paper:
     """A document in the making: styles, and one method for each thing on it."""
 
@@ -159,7 +170,7 @@ class _Paper:
         self.check, self.content, self.room, self.is_draft = check, content_of(check), 1.0, False
         self.slices = [_Slice(check, self.content, plane, place) for plane, place in _views(self.content.places)]
         self.plain, self.bold = _letters()
-        self.drawing = _drawing_class(self)
+        self.drawing, self.layout = _drawing_class(self), _table_class(self)
 
         def style(name: str, size: float, leading: float, color: str = INK, **more: Any) -> Any:
             return ParagraphStyle(
@@ -190,7 +201,7 @@ class _Paper:
     def pages(self, room: float, *, is_draft: bool = False) -> tuple[bytes, int]:
         """The whole document with this share of the rows of long tables, and the number of its pages.
 
-        A draft leaves the pictures blank, which take most of the time.
+        A draft leaves pictures and tables blank: drawing takes most of the time.
         """
         from reportlab.platypus import BaseDocTemplate, PageTemplate
         from reportlab.platypus import Frame as Room
@@ -228,7 +239,6 @@ class _Paper:
     def head(self) -> Iterator[Any]:
         """Verdict and reasons beside what it is about."""
         from reportlab.platypus import Spacer
-        from reportlab.platypus import Table as Layout
 
         content = self.content
         tone, ground = TONES[content.tone]
@@ -243,12 +253,12 @@ class _Paper:
         if more > 0:
             verdict.append(self.text(f"{more} more in the HTML report.", "soft"))
         facts = [[self.text(name, "soft"), self.text(value, "cell")] for name, value in content.identity]
-        about = Layout(facts, colWidths=[22 * MM, 49 * MM], style=[
+        about = self.layout(facts, colWidths=[22 * MM, 49 * MM], style=[
             ("VALIGN", (0, 0), (-1, -1), "TOP"), ("TOPPADDING", (0, 0), (-1, -1), 1.2),
             ("BOTTOMPADDING", (0, 0), (-1, -1), 0), ("LEFTPADDING", (0, 0), (-1, -1), 0),
             ("LINEABOVE", (0, 0), (-1, -1), 0.4, GRID), ("RIGHTPADDING", (0, 0), (-1, -1), 2),
         ])  # fmt: skip
-        yield Layout(
+        yield self.layout(
             [[verdict, [self.text(content.title, "name"), Spacer(1, 3), about]]],
             colWidths=[104 * MM, 76 * MM],
             style=[
@@ -321,7 +331,7 @@ class _Paper:
 
     def table(self, table: Table) -> Iterator[Any]:
         """A table with its title; its head comes again on a further page."""
-        from reportlab.platypus import CondPageBreak, LongTable
+        from reportlab.platypus import CondPageBreak
 
         is_right = [column.kind == "" for column in table.columns]
         head = [
@@ -350,7 +360,7 @@ class _Paper:
         if table.lead:
             yield self.text(table.lead, "soft")
         if table.rows:
-            yield LongTable([head, *body], colWidths=_widths(table), repeatRows=1, style=style)
+            yield self.layout([head, *body], colWidths=_widths(table), repeatRows=1, style=style)
         notes = [f"{place}  {source}" for place, source in enumerate(table.sources, start=1)]
         for text in (*notes, *table.remarks):
             yield self.text(text, "note")
@@ -426,10 +436,8 @@ class _Paper:
 
     def row(self, *rows: list[Any]) -> Any:
         """Slices side by side, and captions below."""
-        from reportlab.platypus import Table as Layout
-
         width = (WIDTH_MM - 4) / 3 * MM
-        return Layout(
+        return self.layout(
             list(rows),
             colWidths=[width + 2 * MM, width + 2 * MM, width],
             style=[
@@ -444,7 +452,6 @@ class _Paper:
     def charts(self) -> Iterator[Any]:
         """Histograms and profiles."""
         from reportlab.platypus import KeepTogether
-        from reportlab.platypus import Table as Layout
 
         content = self.content
         if content.dvh is not None:
@@ -464,7 +471,7 @@ class _Paper:
                 for chart in content.profiles
             ]
             heads = [self.text(chart.title, "caption") for chart in content.profiles]
-            row = Layout([heads, cells], colWidths=[width] * 3, style=[
+            row = self.layout([heads, cells], colWidths=[width] * 3, style=[
                 ("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0),
                 ("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
             ])  # fmt: skip

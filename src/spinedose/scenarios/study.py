@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._arguments import expect
 from spinedose._version import __version__
 from spinedose.assignments import Assignment
 from spinedose.check.roles import roles_of
@@ -22,15 +23,15 @@ from spinedose.compare.metrics import Metric, MetricValue, measure, parse_metric
 from spinedose.density import CtImage
 from spinedose.engine import Memory, PreparedPatient, irradiate, prepare_patient
 from spinedose.errors import InvalidInput
+from spinedose.fingerprint import fingerprint
 from spinedose.grid import Volume
 from spinedose.hu_curve import read_curve
 from spinedose.machine import Machine
 from spinedose.machine_change import MachineChange
-from spinedose.nested import FineBox
+from spinedose.patient import FineLike, find_fine_box, prove_image
 from spinedose.plan import Plan
 from spinedose.protocol import Match, Protocol, evaluate_protocol, match_structures
 from spinedose.result import Dose
-from spinedose.scenarios.fingerprint import fingerprint
 from spinedose.scenarios.outcome import Curve, LimitKept, Outcome, Value
 from spinedose.scenarios.scenario import NOMINAL, Scenario
 from spinedose.scenarios.variants import Variant, make_variant, scaled_beams
@@ -110,7 +111,7 @@ class Study:
         couch: str | Path = "",
         couch_surface_cm: float | None = None,
         spacing_cm: float = 0.25,
-        fine: FineBox | None = None,
+        fine: FineLike = None,
         backend: str = "auto",
         settings: Settings | None = None,
         metrics: Sequence[str] = METRICS,
@@ -119,6 +120,9 @@ class Study:
         protocol: Protocol | None = None,
         chosen: Mapping[str, str] | None = None,
     ) -> None:
+        expect("The plan", plan, Plan, "a Plan", "Read it with read_plan")
+        prove_image(ct, structures)
+        expect("The structure set", structures, StructureSet, "a StructureSet", "Read it with read_structures")
         self.plan, self.ct, self.structures = plan, ct, structures
         self.settings = settings or Settings()
         self.metrics = _metrics(metrics)
@@ -126,7 +130,7 @@ class Study:
         self.protocol = protocol
         self._machine, self._materials, self._backend = machine, tuple(materials), backend
         self._couch, self._couch_surface_cm = couch, couch_surface_cm
-        self._spacing_cm, self._fine = spacing_cm, fine
+        self._spacing_cm, self._fine = spacing_cm, find_fine_box(fine, structures)
         self._matches: tuple[Match, ...] = ()
         if protocol is not None:
             self._matches = match_structures(protocol, structures.structures, chosen=chosen)

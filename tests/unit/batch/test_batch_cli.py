@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ ONE, TWO = MadeUpScenario("one", 1.0), MadeUpScenario("two", 2.0)
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli.app, ["batch", *(str(argument) for argument in arguments)])
+
+
+def asked_of(asked: dict[str, Any], folder: Path) -> Any:
+    """The patients a and b, or those named, whether they have a plan or not."""
+    if "patients" not in asked:
+        return made_up(folder, *asked["scenarios"])
+    folders = tuple((name, folder / name) for name in asked["patients"])
+    return replace(made_up(folder, *asked["scenarios"], patients=1), folders=folders)
 
 
 @pytest.fixture
@@ -38,9 +47,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(batch, "open_client", in_threads)
     monkeypatch.setattr(batch, "visible_devices", lambda backend: ())
     monkeypatch.setattr(batch, "write_tables", lambda study, standing: (tmp_path / "values.csv",))
-    monkeypatch.setattr(
-        batch, "read_study_file", lambda path: StudyFile(path, "made up", made_up(tmp_path, *asked["scenarios"]))
-    )
+    monkeypatch.setattr(batch, "read_study_file", lambda path: StudyFile(path, "made up", asked_of(asked, tmp_path)))
     return asked
 
 
@@ -60,6 +67,21 @@ def test_what_is_refused_shows_in_the_exit_code_and_on_the_error_stream(study: d
     assert done.exit_code == 1
     assert "2 of 4 scenarios of 2 patients done, 2 refused, 0 not computed." in done.stdout
     assert "a, wrong: wrong is wrong (it was made so)." in done.stderr
+
+
+def test_patients_that_cannot_be_computed_are_in_the_first_line(study: dict[str, Any], tmp_path: Path) -> None:
+    made_up(tmp_path, patients=2)
+    (tmp_path / "b" / "plan.txt").unlink()
+    study["patients"] = ("a", "b", "c")
+    done = run("STUDY.toml")
+    assert done.exit_code == 1
+    assert done.stdout.startswith(
+        "made up: 2 of 2 scenarios of 1 of 3 patients done, 0 refused, 0 not computed; 2 patients could not be "
+        "computed at all: b, c (missing.csv)."
+    )
+    assert "b: There is no plan in 'b'." in done.stderr
+    looked = run("STUDY.toml", "--status")
+    assert "could not be computed at all: b, c." in looked.stdout
 
 
 def test_the_status_computes_nothing(study: dict[str, Any], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A hash of what a study was computed from, so that its tables can be told from those of other data."""
+"""A hash of what a dose or a study was computed from, so that results can be told from those of other data."""
 
 from __future__ import annotations
 

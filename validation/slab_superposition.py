@@ -105,7 +105,7 @@ def _share_in_square(radius: Array, side: float) -> Array:
 def main() -> None:
     """Compute, print and write."""
     table, results = water_kernels(), {}
-    for case in cases(OWN, SHARED / "mc_reference"):
+    for case in sorted(cases(OWN, SHARED / "mc_reference"), key=lambda one: (float(one.energy), one.side_cm)):
         if not case.path.stem.endswith(SHOWN):
             continue
         exact, ours = axis_dose(case, table), case.on_axis(case.compute(SHARED / "spectra"))

@@ -33,6 +33,8 @@ from typing import Any
 
 import numpy as np
 
+from processor import processor
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -393,15 +395,6 @@ def contest(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
     machine = {"processor": processor(), "threads": given.threads, "cores": os.cpu_count(), "load_at_end": load[0]}
     return {"case": given.case, "commit": commit.stdout.strip(), "machine": machine, "contestants": rounded(found)}
-
-
-def processor() -> str:
-    """The processor's own name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def rounded(value: Any) -> Any:

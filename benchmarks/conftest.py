@@ -6,29 +6,19 @@ import os
 import platform
 import resource
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processor import processor
 from spinedose._version import __version__
-
-
-def _processor() -> str:
-    """The processor's own name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Keep what explains a time, and leave out the name of the computer."""
     machine_info.clear()
     machine_info.update(
-        processor=_processor(),
+        processor=processor(),
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         python=platform.python_version(),
         spinedose=__version__,

@@ -25,7 +25,7 @@ from spinedose.machine_change import MachineChange
 from spinedose.patient import FineLike, PreparedPatient, prepare_patient, prove_image
 from spinedose.plan import Beam, Plan
 from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
-from spinedose.settings import Settings
+from spinedose.settings import Settings, prove_settings
 from spinedose.setup import Setup
 from spinedose.stages import Job, Memory, deliver
 from spinedose.structures import StructureSet
@@ -275,10 +275,7 @@ def _prove(
         expect("The setup", setup, Setup, "a Setup", "Write Setup(lateral_cm=0.1) for instance")
     if change is not None:
         expect("The change of the machine", change, MachineChange, "a MachineChange", "Write MachineChange(...)")
-    if settings is not None:
-        expect(
-            "The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400) for instance"
-        )
+    prove_settings(settings)
     if progress is not None:
         expect_callable("What is to be told of progress", progress)
     if like is not None and not isinstance(like, Grid):

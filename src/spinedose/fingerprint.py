@@ -1,10 +1,11 @@
-"""A hash of what a dose or a study was computed from, so that results can be told from those of other data."""
+"""Hashes of what a dose or a study was computed from, so that results can be told from those of other data."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,17 @@ def fingerprint(*things: Any) -> str:
     for thing in things:
         _feed(digest, thing)
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def series_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the digests of several files, whatever their names and order."""
+    return hashlib.sha256("".join(sorted(file_digest(path) for path in paths)).encode()).hexdigest()
 
 
 def _feed(digest: Any, thing: Any) -> None:

@@ -23,7 +23,7 @@ from spinedose.materials import Material, bone_mix
 from spinedose.materials import material as named
 from spinedose.patient import to_medium
 from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
-from spinedose.settings import Settings
+from spinedose.settings import Settings, prove_settings
 from spinedose.stages import DEEPEST_CM, transport_exposures
 from spinedose.units import GY_PER_MEV_PER_G
 
@@ -89,8 +89,7 @@ def ideal_field_dose(
             raise InvalidInput(f"The spectrum is {shown(spectrum)}", why, "Take that of a beam model, or a Spectrum")
     expect_number("The field", field_cm, "cm", "Give the side of the square")
     expect_number("The distance of the source", ssd_cm, "cm")
-    if settings is not None:
-        expect("The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400)")
+    prove_settings(settings)
     if dose_to not in ("medium", "water"):
         raise InvalidInput(f"Dose to '{dose_to}' is unknown", "there are 'medium' and 'water'")
     if geometry not in ("parallel", "point"):

@@ -169,11 +169,7 @@ def prepare_patient(
         raise InvalidInput(
             f"The patient position is {shown(patient_position)}", f"supported are {', '.join(PATIENT_POSITIONS)}"
         )
-    expect_number("The spacing", spacing_cm, "cm", "Give one for all axes: 0.25 is usual, 0.125 for spine")
-    if not (np.isfinite(spacing_cm) and 0.05 <= spacing_cm <= 1.0):
-        raise InvalidInput(
-            f"Spacing is {spacing_cm} cm", "0.05 to 1 cm can be computed", "2.5 mm is usual, 1.25 mm for spine"
-        )
+    prove_spacing(spacing_cm)
     box = find_fine_box(fine, structures)
     names = () if fine is None or isinstance(fine, FineBox) else (fine,) if isinstance(fine, str) else tuple(fine)
     clock = Clock(progress)
@@ -223,6 +219,15 @@ def prove_image(ct: CtImage, structures: StructureSet | None) -> None:
     expect("The CT", ct, CtImage, "a CtImage", "Read it with read_ct")
     if structures is not None:
         expect("The structure set", structures, StructureSet, "a StructureSet", "Read it with read_structures")
+
+
+def prove_spacing(spacing_cm: float) -> None:
+    """Refuse voxels of a size that makes no sense."""
+    expect_number("The spacing", spacing_cm, "cm", "Give one for all axes: 0.25 is usual, 0.125 for spine")
+    if not (np.isfinite(spacing_cm) and 0.05 <= spacing_cm <= 1.0):
+        raise InvalidInput(
+            f"Spacing is {spacing_cm} cm", "0.05 to 1 cm can be computed", "2.5 mm is usual, 1.25 mm for spine"
+        )
 
 
 def find_fine_box(fine: FineLike, structures: StructureSet | None) -> FineBox | None:

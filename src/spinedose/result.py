@@ -15,7 +15,7 @@ from spinedose._arguments import PATH, expect
 from spinedose.compare.metrics import without_nan
 from spinedose.density import CtImage
 from spinedose.errors import InvalidInput
-from spinedose.fingerprint import fingerprint
+from spinedose.fingerprint import file_digest, fingerprint
 from spinedose.grid import Grid, Volume
 from spinedose.plan import Beam, Plan
 from spinedose.structures import StructureSet
@@ -286,4 +286,4 @@ def _saved(path: Path) -> dict[str, Any]:
     own = own_dose(path)
     if own is None:
         raise InvalidInput(f"'{path}' is no dose that spinedose wrote", "it cannot be named as saved", "Save it first")
-    return {"file": path.name} | asdict(own)
+    return {"file": path.name, **asdict(own), "sha256": file_digest(path)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from spinedose._arguments import PATH, expect, expect_number
 from spinedose.errors import InvalidInput
@@ -46,15 +46,16 @@ class Settings:
     dose_to: str = "water"
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name in ("curve", "dose_to"):
-                expect(f"The setting {item.name}", value, PATH, "a name")
-            elif value is not None or item.name.endswith("_deg") or item.name == "moments":
-                unit = "degrees" if item.name.endswith("_deg") else "cm" if item.name.endswith("_cm") else "whole steps"
-                expect_number(f"The setting {item.name}", value, unit)
-        for name, count in (("directions", self.directions), ("moments", self.moments)):
-            if count is not None and count != int(count):
+        for name in ("curve", "dose_to"):
+            expect(f"The setting {name}", getattr(self, name), PATH, "a name")
+        for name in ("segment_step_deg", "group_step_deg", "halo_step_deg"):
+            expect_number(f"The setting {name}", getattr(self, name), "degrees")
+        if self.pixel_cm is not None:
+            expect_number("The setting pixel_cm", self.pixel_cm, "cm")
+        counts = {"moments": self.moments} | ({} if self.directions is None else {"directions": self.directions})
+        for name, count in counts.items():
+            expect_number(f"The setting {name}", count, "whole steps")
+            if count % 1 != 0:
                 raise InvalidInput(f"The setting {name} is {count}", "they are counted", "Give a whole number")
         if self.directions is not None and not 32 <= self.directions <= 20000:
             raise InvalidInput(f"{self.directions} directions were asked for", "32 to 20000 make sense")
@@ -71,3 +72,11 @@ class Settings:
     def pixel_on(self, grid: Grid) -> float:
         """Pixel of the fluence maps for a calculation grid [cm]."""
         return self.pixel_cm or min(0.1, 0.4 * min(grid.spacing_cm))
+
+
+def prove_settings(settings: Settings | None) -> None:
+    """Refuse what are no settings: a mapping, mostly."""
+    if settings is not None:
+        expect(
+            "The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400) for instance"
+        )

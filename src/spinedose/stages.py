@@ -441,16 +441,14 @@ class _Source:
         device, scene, rays, nest = self.device, self.scene, self.rays, self.nest
         a, b = max(first, self.box[0][0]), min(end, self.box[1][0])
         field, boxed, deepest_cm = None, [], 0.0
-        electrons = np.zeros(scene.grid.shape, np.float32)
         if a < b:
-            field = device.new_moments(
-                scene, (a, *self.box[0][1:]), (b, *self.box[1][1:]), self.moments, self.parts
-            )  # fmt: skip
+            field = device.new_moments(scene, (a, *self.box[0][1:]), (b, *self.box[1][1:]), self.moments, self.parts)
             deepest_cm = _release(device, scene, rays.fields, field, clock, (0.0, 0.6), self.outer)
-            electrons += device.electron_dose(field)
         halo = device.new_moments(scene, (first, *self.wide[0][1:]), (end, *self.wide[1][1:]), self.few, self.parts)
         _release(device, scene, rays.halos, halo, clock, (0.6, 0.4), self.outer)
-        electrons += device.electron_dose(halo)
+        electrons = device.electron_dose(halo)
+        if field is not None:
+            electrons = electrons + device.electron_dose(field)
         with clock("transport", 1.0):
             if nest is not None and _meet(nest, halo):
                 own = nest.take_out(field) if field is not None and _meet(nest, field) else None

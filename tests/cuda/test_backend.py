@@ -213,6 +213,15 @@ def test_arguments_without_a_size_are_refused_by_the_host_module() -> None:
         kernel((1,), (1,), (3,))
 
 
+def test_structs_as_scalars_are_refused_by_the_host_module() -> None:
+    """CuPy would copy them into too little memory."""
+    kernel = HostModule('extern "C" __global__ void nothing(int n) { (void)n; }\n').get_function("nothing")
+    one = np.zeros((), [("n", np.int32)])
+    kernel((1,), (1,), (one,))
+    with pytest.raises(AssertionError, match="cuts a struct off"):
+        kernel((1,), (1,), (one[()],))
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CPU", ""])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(BackendUnavailable, match="There is no backend"):

@@ -122,6 +122,20 @@ def test_irradiate_prepare_and_study_tell_of_wrong_kinds(make_plan: Callable[...
     assert "There is no structure 'Cord'" in told(Study, make_plan(), a_ct(), STRUCTURES, fine="Cord")
 
 
+def test_readers_and_check_tell_of_wrong_kinds(tmp_path: Path) -> None:
+    for read in (sd.read_plan, sd.read_dose, sd.read_structures):
+        assert told(read, 5) == "The file is 5 (a path is asked for)."
+    text = "The CT slices are given as 5 (a sequence of paths is asked for). Name their folder, or the files."
+    assert told(sd.read_ct, 5) == told(sd.read_ct, [5]) == text
+    for wrong in (1, "1"):
+        assert "a sequence of numbers is asked for" in told(sd.read_plan, "RP.dcm", beams=wrong)
+    assert told(sd.check, 5) == "The folder is 5 (a path is asked for)."
+    assert "a number is asked for, in Gy" in told(sd.check, tmp_path, prescription_gy="24")
+    assert "a number is asked for, in cm" in told(sd.check, tmp_path, spacing_cm="a")
+    assert "a mapping is asked for" in told(sd.check, tmp_path, chosen="Cord")
+    assert "a Settings is asked for" in told(sd.check, tmp_path, settings={})
+
+
 def test_an_ideal_field_tells_of_wrong_kinds() -> None:
     spectrum = read_machine("varian-truebeam-m120").beam("6X").spectrum
     density = Volume(GRID, np.ones(GRID.shape, np.float32))
@@ -137,6 +151,8 @@ def test_an_ideal_field_tells_of_wrong_kinds() -> None:
         (lambda: sd.Settings(directions="many"), "directions is 'many'"),
         (lambda: sd.Settings(moments=2.5), "moments is 2.5"),
         (lambda: sd.Settings(moments=None), "moments is None"),
+        (lambda: sd.Settings(moments=float("nan")), "moments is nan"),
+        (lambda: sd.Settings(directions=float("inf")), "directions is inf"),
         (lambda: sd.Settings(curve=None), "curve is None"),
         (lambda: sd.Settings(segment_step_deg="1"), "segment_step_deg is '1'"),
         (lambda: sd.Grid(0.0, (1, 1, 1), (3, 3, 3)), "origin_cm is 0.0"),

@@ -339,6 +339,11 @@ class TestFindings:
         assert content["calculation"]["dense_near"] == [dense]
         jsonschema.validate(content, schema())
 
+    def test_in_one_line_it_has_the_verdict_and_its_reason(self, compute: Callable[..., Check]) -> None:
+        found = compute(planned_as(bump()))
+        assert repr(found) == f"<Check of '{found.names.plan_label}': {found.verdict}; {found.reasons[0]}>"
+        assert repr(found.planned).startswith("<PlannedDose, ") and "\n" not in repr(found.planned)
+
     def test_another_patient_is_a_problem_and_stands_in_no_sentence(self, compute: Callable[..., Check]) -> None:
         ct = replace(ct_image(), identity=Identity("Roe^Rita", "987654"))
         found = compute(planned_as(bump()), ct=ct)

@@ -22,6 +22,7 @@ from spinedose.density import CtImage
 from spinedose.engine import Settings, compute_dose
 from spinedose.errors import BackendUnavailable, InvalidInput, NumericalError, UnknownMachine
 from spinedose.grid import Grid, Volume
+from spinedose.identity import Identity
 from spinedose.machine import read_machine
 from spinedose.machine_change import MachineChange
 from spinedose.nested import FineBox
@@ -103,6 +104,16 @@ def test_missing_frame_is_a_warning_and_equal_ones_are_none(solve, make_plan, ma
     assert any("No frame of reference in CT" in w for w in without.metadata.warnings)
     both = solve(make_plan(beam, frame_of_reference_uid="1.2.3"), water_ct(frame_of_reference_uid="1.2.3"))
     assert not any("frame of reference" in w for w in both.metadata.warnings)
+
+
+def test_files_of_another_patient_or_position_are_a_warning(solve, make_plan, make_beam) -> None:
+    plan = make_plan(make_beam(**SMALL), identity=Identity(patient_id="1"))
+    ours = solve(plan, water_ct(identity=Identity(patient_id=" 1 ")))
+    assert not any("patient" in w for w in ours.metadata.warnings)
+    other = solve(plan, water_ct(identity=Identity(patient_id="2")))
+    assert any("The CT is of another patient than the plan" in w for w in other.metadata.warnings)
+    turned = solve(replace(plan, patient_position="HFP"))
+    assert any("position HFP, the CT shows him in HFS" in w for w in turned.metadata.warnings)
 
 
 def test_isocentre_far_from_the_body_is_refused(solve, make_plan, make_beam) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_check import PATIENT, RX, made_check, without_planned_dose
 
+from spinedose.check import OtherName
 from spinedose.criteria import Judgement
 from spinedose.report.charts import Chart, Line, as_svg, pieces, ticks
 from spinedose.report.content import content_of, figure, person, volume_of
@@ -59,6 +60,41 @@ def test_limits_stand_beside_both_values(content):
 def test_structures_without_numbers_say_why(content):
     empty = next(row for row in content.table("metrics").rows if row.cells[0].text == "empty")
     assert empty.cells[0].note == "It has no contours."
+
+
+def test_voxels_are_fine_in_a_box_only():
+    check = made_check()
+
+    def said(settings):
+        info = replace(check.dose.metadata, settings={**check.dose.metadata.settings, **settings})
+        return dict(content_of(replace(check, dose=replace(check.dose, metadata=info))).identity)["Recalculated"]
+
+    everywhere = said({"fine": None, "spacing_cm": 0.25})
+    assert everywhere.startswith("voxels of ") and "elsewhere" not in everywhere
+    in_a_box = said({"fine": {"factor": 2}, "spacing_cm": 0.5})
+    assert in_a_box == f"{everywhere} in a box (see assumptions), of 5 mm elsewhere"
+
+
+def test_patients_of_other_files_stand_beside_the_plans():
+    check = made_check()
+    other = OtherName("CT", "Roe^Rita", "987654")
+    rows = dict(content_of(replace(check, names=replace(check.names, others=(other,)))).identity)
+    assert rows["Patient of the CT"] == person("Roe^Rita") and rows["Patient ID of the CT"] == "987654"
+    assert not any("of the CT" in name for name in dict(content_of(check).identity))
+
+
+def test_limits_in_percent_say_of_what():
+    check = made_check()
+    judged = replace(
+        check.judgement.judged[0],
+        compare="percent of prescription",
+        unit="%",
+        limit=3.0,
+        relative_to=RX,
+        difference=1.0,
+    )
+    table = content_of(replace(check, judgement=replace(check.judgement, judged=(judged,)))).criteria
+    assert any(cell.text == "\u00b1 3 % of 24 Gy" for cell in table.rows[0].cells)
 
 
 def test_profiles_run_through_the_hottest_point_of_the_cord(content):

@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from spinedose.check.findings import _TO_MEDIUM
+from spinedose.check.findings import _TO_MEDIUM, _of_convention
 from spinedose.density import CtImage
 from spinedose.dicom.dose import read_dose
 from spinedose.errors import InvalidInput
@@ -165,6 +165,9 @@ def test_the_file_says_what_it_is_a_dose_to(make_plan, make_beam, tmp_path: Path
         back = read_dose(path)
         # what the check searches for a dose to medium (spinedose.check.findings)
         assert bool(_TO_MEDIUM.search(f"{back.system} {back.description}")) == (dose_to == "medium")
+        assert not list(_of_convention(back, dose_to, "")), "the check reads it"
+        (other,) = _of_convention(back, "medium" if dose_to == "water" else "water", "")
+        assert other.code == "dose_convention_differs"
 
 
 def test_only_a_dose_of_the_same_plan_is_replaced(make_plan, make_beam, tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ def struct(kind: np.dtype[np.void], **values: Any) -> Struct:
     return one
 
 
+def shape_struct(shape: tuple[int, ...]) -> Struct:
+    """Number of voxels along each axis, the slowest first."""
+    n0, n1, n2 = shape
+    return struct(SHAPE, n0=n0, n1=n1, n2=n2)
+
+
 def box_struct(low: tuple[int, ...], shape: tuple[int, ...]) -> Struct:
     """First voxel and number of voxels along each axis."""
     return struct(BOX, **dict(zip(BOX.names or (), (*low, *shape), strict=True)))

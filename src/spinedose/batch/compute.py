@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spinedose.assignments import Assignment
-from spinedose.batch.identity import file_digest, series_digest
 from spinedose.batch.patients import PatientFiles, look_at
 from spinedose.batch.tasks import Compute
 from spinedose.couches import list_couches, read_couch
@@ -17,6 +16,7 @@ from spinedose.dicom.ct import read_ct
 from spinedose.dicom.plan import read_plan
 from spinedose.dicom.structures import read_structures
 from spinedose.errors import InvalidInput
+from spinedose.fingerprint import file_digest, series_digest
 from spinedose.hu_curve import list_curves, read_curve
 from spinedose.machine import machine_folder
 from spinedose.protocol import list_protocols, read_protocol

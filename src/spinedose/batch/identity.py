@@ -65,17 +65,6 @@ def tree_digest(root: Path, files: list[Path]) -> str:
     return whole.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def series_digest(paths: tuple[Path, ...]) -> str:
-    """SHA-256 over the digests of several files, whatever their names and order."""
-    return hashlib.sha256("".join(sorted(file_digest(path) for path in paths)).encode()).hexdigest()
-
-
 def versions() -> dict[str, Any]:
     """Versions that are noted with a result, but are not in its key: what they change is rounding."""
     import platform

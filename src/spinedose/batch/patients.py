@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spinedose.batch.identity import file_digest, series_digest
 from spinedose.dicom.folder import find_case
 from spinedose.dicom.plan import read_plan
 from spinedose.errors import InvalidInput
+from spinedose.fingerprint import file_digest, series_digest
 from spinedose.machine import machine_for_beam
 
 

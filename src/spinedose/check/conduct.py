@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from spinedose._arguments import PATH, expect, expect_each, expect_number
+from spinedose._arguments import PATH, expect, expect_number
 from spinedose.assignments import Assignment
 from spinedose.backends.select import select_backend
 from spinedose.belonging import strangers
@@ -56,12 +56,13 @@ from spinedose.engine import compute_dose
 from spinedose.errors import InvalidInput
 from spinedose.hu_curve import read_curve
 from spinedose.machine import Machine, machine_for_beam
-from spinedose.nested import FineBox, fine_box_around
+from spinedose.nested import FineBox
+from spinedose.patient import find_fine_box, prove_spacing
 from spinedose.plan import Plan
 from spinedose.plan_checks import PlanFact, plan_facts
 from spinedose.protocol import Evaluation, Match, Protocol, evaluate_protocol, match_structures, read_protocol
 from spinedose.result import Dose
-from spinedose.settings import Settings
+from spinedose.settings import Settings, prove_settings
 from spinedose.structures import StructureSet
 
 log = logging.getLogger(__name__)
@@ -161,13 +162,10 @@ def check(
         expect("The folder", folder, PATH, "a path")
     if prescription_gy is not None:
         expect_number("The prescription", prescription_gy, "Gy")
-    expect_number("The spacing", spacing_cm, "cm", "Give one for all axes: 0.25 is usual, 0.125 for spine")
-    if fine is not None and not isinstance(fine, FineBox | str):
-        expect_each("The fine voxels", fine, str, "names of structures")
+    prove_spacing(spacing_cm)
     if chosen is not None:
         expect("The choice of structures", chosen, Mapping, "a mapping", "Write {'SpinalCord': 'Cord'} for instance")
-    if settings is not None:
-        expect("The choice of settings", settings, Settings, "a Settings", "Write Settings(directions=400)")
+    prove_settings(settings)
     clock = Clock(progress)
     asked = criteria if isinstance(criteria, Criteria) else read_criteria(str(criteria))
     limits = protocol if isinstance(protocol, Protocol) else read_protocol(str(protocol))
@@ -328,14 +326,9 @@ def _fine(
     prescribed: Prescription,
     spacing_cm: float,
 ) -> tuple[FineBox | None, str]:
-    if fine is None or isinstance(fine, FineBox):
-        return fine, "as asked"
     if fine == "auto":
         return fine_box(inputs.structures, roles, prescribed.dose_gy / inputs.plan.fractions, spacing_cm)
-    if inputs.structures is None:
-        raise InvalidInput("Fine voxels around structures were asked for", "there is no structure set", "Leave it out")
-    names = [fine] if isinstance(fine, str) else list(fine)
-    return fine_box_around(inputs.structures, names), "as asked"
+    return find_fine_box(fine, inputs.structures), "as asked"
 
 
 def _evaluation(

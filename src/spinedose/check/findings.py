@@ -15,6 +15,7 @@ from spinedose.assignments import Assignment
 from spinedose.belonging import of_other_name, of_other_patient, of_other_position, strangers
 from spinedose.check.outcome import Finding, Prescription, Role, Severity, StructureFound
 from spinedose.check.roles import FINE_CM, FINE_FROM_GY, METAL_DENSITY, fine_box
+from spinedose.compare.dvh import LEAST_ACROSS
 from spinedose.couches import missing_couch
 from spinedose.density import CtImage
 from spinedose.dicom.dose import PlannedDose
@@ -43,10 +44,6 @@ OFF_SLICE_CM = 0.05
 MOST_BETWEEN = 1 / 3
 """When more than this share of contour planes has no slice it is said: it is half with every second slice missing
 (house default)."""
-
-THROUGH = 3.0
-"""A target or cord should be as many calculation voxels wide, or its gradients cannot be told (`LEAST_ACROSS` of
-`spinedose.compare.dvh`)."""
 
 RIM_SHARE = 0.5
 """A planned dose that is higher than this share of the prescription at the rim of its grid is cut off."""
@@ -244,7 +241,7 @@ def of_voxels(
     for structure in near:
         size = spacing_cm / box.factor if box is not None and _lies_in(structure, box) else spacing_cm
         is_beside = roles[structure.name] == "target" or (wanted is not None and _lies_in(structure, wanted))
-        if (is_steep and is_beside and size > COARSE_CM + 1e-6) or size > _width_cm(structure) / THROUGH:
+        if (is_steep and is_beside and size > COARSE_CM + 1e-6) or size > _width_cm(structure) / LEAST_ACROSS:
             said.append((size, structure.name))
     if not said:
         return []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -19,6 +19,7 @@ from spinedose.dicom.folder import Kind, find_case
 from spinedose.dicom.plan import read_plan
 from spinedose.dicom.structures import read_structures
 from spinedose.errors import InvalidInput
+from spinedose.fingerprint import file_digest, series_digest
 from spinedose.grid import Volume
 from spinedose.plan import Plan
 from spinedose.structures import StructureSet
@@ -205,7 +206,8 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def hashed(kind: Literal["RTPLAN", "RTSTRUCT", "RTDOSE", "LOG"], path: Path) -> InputFile:
     """A file with the digest of its content."""
-    return InputFile(kind, path.name, _digest(path))
+    with _opening():
+        return InputFile(kind, path.name, file_digest(path))
 
 
 def _hashed_series(source: PathLike | Sequence[PathLike]) -> InputFile:
@@ -214,16 +216,18 @@ def _hashed_series(source: PathLike | Sequence[PathLike]) -> InputFile:
         paths = sorted(path for path in Path(source).iterdir() if path.is_file() and not path.name.startswith("."))
     else:
         paths = [Path(path) for path in source]
-    whole = hashlib.sha256("".join(sorted(_digest(path) for path in paths)).encode())
-    return InputFile("CT", f"{len(paths)} files", whole.hexdigest())
+    with _opening():
+        return InputFile("CT", f"{len(paths)} files", series_digest(paths))
 
 
-def _digest(path: Path) -> str:
+@contextmanager
+def _opening() -> Iterator[None]:
+    """Say in a line which file cannot be opened."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        yield
     except OSError as error:
-        raise InvalidInput(f"'{path.name}' cannot be opened", str(error.strerror or error), "Check the name") from error
+        name = Path(error.filename).name if error.filename else "A file"
+        raise InvalidInput(f"'{name}' cannot be opened", str(error.strerror or error), "Check the name") from error
 
 
 def versions() -> Mapping[str, str]:

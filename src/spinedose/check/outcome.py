@@ -521,8 +521,7 @@ class Check:
     delivered: Delivered | None = None
 
     def __repr__(self) -> str:
-        gravest = self.findings[0].text if self.findings else "nothing was found"
-        return f"<Check of '{self.names.plan_label}': {self.verdict}; {gravest}>"
+        return f"<Check of '{self.names.plan_label}': {self.verdict}; {self.reasons[0]}>"
 
     def __post_init__(self) -> None:
         assert self.verdict in ("within", "outside", "not compared") and self.reasons

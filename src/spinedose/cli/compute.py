@@ -178,9 +178,7 @@ def demo(
     """
     check_spacing(spacing_mm)
     check_target_folder(out, force=True, parents=True)
-    from spinedose.demo import demo_case, refuse_strangers, stored_grid, write_demo
-
-    refuse_strangers(out)
+    from spinedose.demo import demo_case, stored_grid, write_demo
 
     start = time.perf_counter()
     with progress_bar(wanted=not quiet) as report:

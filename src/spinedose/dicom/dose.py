@@ -7,7 +7,6 @@ hands over one with rising x, y and z. What is written is always in rising axes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -406,14 +405,11 @@ class OwnDose:
         Of the dose, and of the plan that it refers to.
     beam_number : int or None
         The beam; None for the dose of the plan or of a fraction.
-    sha256 : str
-        Of the file.
     """
 
     sop_instance_uid: str
     plan_uid: str
     beam_number: int | None
-    sha256: str
 
 
 def own_dose(path: PathLike) -> OwnDose | None:
@@ -424,10 +420,8 @@ def own_dose(path: PathLike) -> OwnDose | None:
     (plan,) = header.ReferencedRTPlanSequence
     groups = plan.get("ReferencedFractionGroupSequence", ())
     beams = [beam.ReferencedBeamNumber for group in groups for beam in group.get("ReferencedBeamSequence", ())]
-    with Path(path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     uid, plan_uid = str(header.SOPInstanceUID), str(plan.ReferencedSOPInstanceUID)
-    return OwnDose(uid, plan_uid, int(beams[0]) if beams else None, digest)
+    return OwnDose(uid, plan_uid, int(beams[0]) if beams else None)
 
 
 def _quantise(volume_gy: Volume) -> tuple[NDArray[np.uint32], str]:

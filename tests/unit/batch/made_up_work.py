@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spinedose.batch.identity import file_digest
 from spinedose.batch.patients import PatientFiles
 from spinedose.batch.run import Asked
 from spinedose.errors import InvalidInput
+from spinedose.fingerprint import file_digest
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def made_up(folder: Path, *scenarios: MadeUpScenario, patients: int = 2, factor:
 
 
 def _series() -> str:
-    from spinedose.batch.identity import series_digest
+    from spinedose.fingerprint import series_digest
 
     return series_digest(())
 

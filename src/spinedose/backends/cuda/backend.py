@@ -29,13 +29,13 @@ from spinedose.backends.layout import (
     PIXELS,
     RAYS,
     RELEASE,
-    SHAPE,
     Struct,
     box_struct,
     chains_struct,
     compress,
     fan_structs,
     recursion_factors,
+    shape_struct,
     source_matrix,
     struct,
     voxel_to_gantry,
@@ -47,7 +47,7 @@ from spinedose.directions import Directions, harmonic_norms
 from spinedose.errors import BackendUnavailable, OutOfMemory, UnsupportedPlan
 from spinedose.exposure import Exposure, Fans
 from spinedose.fluence_model import FluenceMaps, Raster
-from spinedose.grid import Grid, Volume
+from spinedose.grid import Volume
 from spinedose.machine import BeamModel, Machine
 from spinedose.materials import Material
 from spinedose.segments import Segments
@@ -220,7 +220,7 @@ class CudaBackend(Backend):
         )  # fmt: skip
         self.launch(
             "radiological_depth", (fans.nu, fans.nv, g), (32, 4, 1),
-            matter, _shape(scene.grid), self.upload(fan_structs(scene.grid, fans)), rays, depth,
+            matter, shape_struct(scene.grid.shape), self.upload(fan_structs(scene.grid, fans)), rays, depth,
         )  # fmt: skip
         return depth.transpose(0, 2, 3, 1)
 
@@ -263,7 +263,7 @@ class CudaBackend(Backend):
         reach = exposure.reach
         numbers = struct(
             RELEASE,
-            grid=_shape(grid), box=box_struct(moments.low, shape), groups=high - low, parts=parts,
+            grid=shape_struct(grid.shape), box=box_struct(moments.low, shape), groups=high - low, parts=parts,
             has_electrons=bool(electron.any()), sad=fans.sad_cm,
             u_low=reach.u_low, u_high=reach.u_high, v_low=reach.v_low, v_high=reach.v_high,
             photon=_pixels(maps.raster), electron=_pixels(maps.electron_raster),
@@ -290,7 +290,7 @@ class CudaBackend(Backend):
         source = np.asarray(grid.origin_cm) - fans.isocentre_cm - fans.sad_cm * fans.rotation[:, 2]
         harmonics = struct(
             HARMONICS,
-            grid=_shape(grid), box=box_struct(moments.low, shape), order=moments.order, parts=parts,
+            grid=shape_struct(grid.shape), box=box_struct(moments.low, shape), order=moments.order, parts=parts,
             all_parts=all_parts, groups=high - low, degrees=table.lost.shape[1], spacing=grid.spacing_cm,
         )  # fmt: skip
         waves = (
@@ -377,7 +377,7 @@ class CudaBackend(Backend):
         chains, size = chains_struct(cones.basis), cones.basis.size
         matter = matters[0]
         n0, n1, n2 = matter.shape
-        shape = struct(SHAPE, n0=n0, n1=n1, n2=n2)
+        shape = shape_struct(matter.shape)
         rays = max(n0, n1) * n2
         lattice, returned = self.upload(ways), self.upload(cones.returned, np.float32)
         sends_back = np.int32(len(cones.returned) > 1)
@@ -584,11 +584,6 @@ class _Slabs:
             whole[:, start : start + slab.voxels] = slab.sources(backend, chosen)
             start += slab.voxels
         return whole
-
-
-def _shape(grid: Grid) -> Struct:
-    n0, n1, n2 = grid.shape
-    return struct(SHAPE, n0=n0, n1=n1, n2=n2)
 
 
 def _pixels(raster: Raster) -> Struct:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose.backends.layout import HOME, NEIGHBOUR, SEARCH, SHAPE, Struct, struct
+from spinedose.backends.layout import HOME, NEIGHBOUR, SEARCH, shape_struct, struct
 from spinedose.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def gamma(backend: CudaBackend, task: GammaTask) -> NDArray[np.float32]:
     ranges = (backend.upload(one) for one in cell_ranges(searched))
     found = backend.xp.empty(len(voxels), np.float32)
     numbers = struct(
-        SEARCH, grid=_shape(task.grid.shape), cells=_shape(cells), points=len(voxels), neighbours=len(around),
-        side=task.side, fixed=task.fixed_gy, share=task.share, largest=criteria.largest, accuracy=criteria.accuracy,
+        SEARCH, grid=shape_struct(task.grid.shape), cells=shape_struct(cells),
+        points=len(voxels), neighbours=len(around), side=task.side, fixed=task.fixed_gy, share=task.share,
+        largest=criteria.largest, accuracy=criteria.accuracy,
     )  # fmt: skip
     backend.launch(
         "find_gamma", (len(voxels),), (THREADS,),
@@ -90,8 +91,3 @@ def homes_along(start: float, ratio: float, count: int, cells: int) -> NDArray[n
     homes["cell"] = cell
     homes["at"] = np.clip(position - cell, 0.0, 1.0)
     return homes
-
-
-def _shape(shape: tuple[int, ...]) -> Struct:
-    n0, n1, n2 = shape
-    return struct(SHAPE, n0=n0, n1=n1, n2=n2)

@@ -28,7 +28,6 @@ from spinedose.exposure import (
     beam_tables,
     collimator_rotations,
     make_exposure,
-    on_host,
     pool,
     reached_box,
     split_halo,
@@ -143,16 +142,17 @@ def deliver(
     lit = _released(device, scene, rays, spread, settings, whole, warnings, nest=nest)
     around = _transported(device, scene, lit.sources, rays.cones, spread, whole)
     if inner is None:
-        return [_with_electrons(around, lit.electrons, scene)], count
+        return [device.to_host(_with_electrons(around, lit.electrons, scene))], count
     dose = around + _transported(device, scene, lit.boxed, rays.cones, spread, clock.part(0.3, 0.2))
-    coarse = _with_electrons(dose, lit.electrons, scene)
-    del lit, rays
+    coarse, around = device.to_host(_with_electrons(dose, lit.electrons, scene)), device.to_host(around)
+    del lit, rays, dose
 
     closer = clock.part(0.5, 0.5)
     rays = _expose(device, inner.scene, job, settings, closer, memory, matter=scene.grid)
     lit = _released(device, inner.scene, rays, spread, settings, closer, warnings, outer=inner.outer)
     dose = _transported(device, inner.scene, lit.sources, rays.cones, spread, closer)
-    fine = _with_electrons(dose, lit.electrons, inner.scene)[1:-1, 1:-1, 1:-1] + inner.nest.fine(around)
+    closely = device.to_host(_with_electrons(dose, lit.electrons, inner.scene))
+    fine = closely[1:-1, 1:-1, 1:-1] + inner.nest.fine(around)
     return [coarse, np.where(inner.matter.electron.values > VACUUM, fine, np.float32(0.0))], count
 
 
@@ -326,17 +326,17 @@ def transport_exposures(
     spread = directions(count, settings.moments)
     lit = _released(device, scene, rays, spread, settings, clock, [] if warnings is None else warnings)
     dose = _transported(device, scene, lit.sources, cones, spread, clock)
-    return _with_electrons(dose, lit.electrons, scene), count
+    return device.to_host(_with_electrons(dose, lit.electrons, scene)), count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lit:
     """Energy released, ready to be carried: in all voxels but those of a box of fine ones, and in those; and the dose
-    of contaminating electrons, (nz, ny, nx)."""
+    of contaminating electrons, (nz, ny, nx) on the device."""
 
     sources: list[Any]
     boxed: list[Any]
-    electrons: NDArray[np.float32]
+    electrons: Any
 
 
 def _released(
@@ -356,7 +356,7 @@ def _released(
     A slab that does not fit all the same, and all that are left, are halved.
     """
     source = _Source(device, scene, rays, spread, settings.moments, outer, nest)
-    wide, lit, deepest_cm = source.wide, _Lit([], [], np.zeros(scene.grid.shape, np.float32)), 0.0
+    wide, lit, deepest_cm = source.wide, _Lit([], [], np.zeros_like(scene.density)), 0.0
     low, high = wide[0][0], wide[1][0]
     slabs = cut_into_slabs(source.box, wide, *source.slice_bytes, device.most_moments_bytes)
     while slabs:
@@ -391,11 +391,11 @@ Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 @dataclass(frozen=True, slots=True, eq=False)
 class _Slab:
     """What is released in some slices: settled, for the whole grid and for a box of fine voxels (or none); dose of
-    electrons (nz, ny, nx); greatest water-equivalent depth [cm]."""
+    electrons (nz, ny, nx) on the device; greatest water-equivalent depth [cm]."""
 
     source: Any
     boxed: list[Any]
-    electrons: NDArray[np.float32]
+    electrons: Any
     deepest_cm: float
 
 
@@ -446,9 +446,7 @@ class _Source:
             deepest_cm = _release(device, scene, rays.fields, field, clock, (0.0, 0.6), self.outer)
         halo = device.new_moments(scene, (first, *self.wide[0][1:]), (end, *self.wide[1][1:]), self.few, self.parts)
         _release(device, scene, rays.halos, halo, clock, (0.6, 0.4), self.outer)
-        electrons = device.electron_dose(halo)
-        if field is not None:
-            electrons = electrons + device.electron_dose(field)
+        electrons = halo.electron_dose if field is None else halo.electron_dose + field.electron_dose
         with clock("transport", 1.0):
             if nest is not None and _meet(nest, halo):
                 own = nest.take_out(field) if field is not None and _meet(nest, field) else None
@@ -507,10 +505,10 @@ def _meet(nest: Nest, moments: Moments) -> bool:
 
 def _transported(
     device: Backend, scene: Scene, sources: list[Any], cones: ConeTable, spread: Directions, clock: Clock
-) -> NDArray[np.float32]:
-    """Stages D and E: dose without contaminating electrons. Uses the sources up."""
+) -> Any:
+    """Stages D and E: dose without contaminating electrons, on the device. Uses the sources up."""
     if not sources:
-        return np.zeros(scene.grid.shape, np.float32)
+        return np.zeros_like(scene.density)
     with clock("transport", 0.5):
         energy = device.carry(scene, sources, cones, spread, clock.within("transport", 0.5, 0.5))
         return _per_mass(energy, scene)
@@ -560,18 +558,15 @@ def _release(
     return deepest_cm
 
 
-def _per_mass(energy: NDArray[np.float32], scene: Scene) -> NDArray[np.float32]:
+def _per_mass(energy: Any, scene: Scene) -> Any:
     """Energy per voxel volume to dose: a water-like medium of electron density rho has rho g/cm^3."""
-    density = on_host(scene.density)
-    dose = np.zeros(energy.shape, np.float32)
-    np.divide(energy, density, out=dose, where=density > VACUUM)
-    return dose
+    density = scene.density
+    return np.where(density > VACUUM, energy / np.maximum(density, np.float32(VACUUM)), np.float32(0.0))
 
 
-def _with_electrons(dose: NDArray[np.float32], electrons: NDArray[np.float32], scene: Scene) -> NDArray[np.float32]:
+def _with_electrons(dose: Any, electrons: Any, scene: Scene) -> Any:
     """Add the dose of contaminating electrons where there is matter."""
-    dose += np.where(on_host(scene.density) > VACUUM, electrons, np.float32(0.0))
-    return dose
+    return dose + np.where(scene.density > VACUUM, electrons, np.float32(0.0))
 
 
 def _directions_for(exposures: Sequence[Exposure]) -> int:

@@ -39,6 +39,7 @@ class Meter:
         """What a backend asks of `cupy.cuda`."""
         return SimpleNamespace(
             Device=_Device,
+            alloc_pinned_memory=bytearray,
             get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
             runtime=SimpleNamespace(memGetInfo=lambda: (self.limit_bytes - self.live_bytes, self.limit_bytes)),
         )
@@ -65,9 +66,13 @@ class DeviceArray(np.ndarray):
         if self.meter is not None and self.flags.owndata:
             self.meter.take(self)
 
-    def get(self) -> np.ndarray:
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
         """A copy on the host."""
-        return np.array(self, subok=False)
+        if out is None:
+            return np.array(self, subok=False)
+        assert out.flags.c_contiguous and (out.shape, out.dtype) == (self.shape, self.dtype)
+        out[...] = _plain(self)
+        return out
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         DeviceArray.steps[ufunc.__name__] += 1
@@ -116,6 +121,8 @@ class DeviceFft:
         def function(array: Any, *args: Any, **options: Any) -> Any:
             DeviceArray.steps[name] += 1
             _refuse_host_arrays(name, (array,))
+            if name.startswith("r") and array.flags.c_contiguous and array.ctypes.data % (2 * array.itemsize):
+                raise ValueError(f"{name}: cuFFT wants real input where a complex number could begin")
             return _on_device(getattr(np.fft, name)(_plain(array), *args, **options))
 
         return function

@@ -55,7 +55,7 @@ class Program:
         arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = self._nvrtc.nvrtcCompileProgram(self._program, ctypes.c_int(len(options)), arguments)
         self.log = self._text("ProgramLog")
-        if failed:
+        if failed or "warning" in self.log:  # not by -Werror, which NVRTC 13.0 does not know
             raise CompileError(f"{name} {options}:\n{self.log}")
 
     def _text(self, kind: str) -> str:
@@ -72,7 +72,7 @@ class Program:
 
 def usage(code: str, name: str, capability: str, options: Sequence[str] = ()) -> dict[str, Usage]:
     """What each kernel takes on GPUs of a compute capability such as `90`."""
-    options = ("--std=c++17", "-Werror", "all-warnings", *options)
+    options = ("--std=c++17", *options)
     binary = Program(code, name, (f"--gpu-architecture=sm_{capability}", "--ptxas-options=-v", *options))
     ptx = Program(code, name, (f"--gpu-architecture=compute_{capability}", *options)).ptx
     doubles = {

@@ -71,7 +71,7 @@ def run_all(flags: Sequence[str]) -> None:
     depth = backend.radiological_depth(scene, exposure.fans, table.path_factor)
     for moments in (field, halo):
         backend.release(scene, exposure, depth, (0, len(exposure)), moments)
-    assert field.values.get().any() and backend.electron_dose(field).any()
+    assert field.values.get().any() and field.electron_dose.get().any()
     energy = np.zeros((4, 7, 1))
     energy[0] = 1 / 7
     heavier = np.array([0, 0.3], np.float32)

@@ -152,7 +152,7 @@ def test_slabs_are_carried_as_the_whole() -> None:
             a, b = max(low, 2), min(high, 4)
             field = made(a, b, 2, bright, 2) if a < b else None
             sources.append(backend.settle(field, made(low, high, 1, dim, 1), CONES, directions(64, 2)))
-        dose = backend.carry(scene, sources, CONES, directions(64, 2))
+        dose = backend.to_host(backend.carry(scene, sources, CONES, directions(64, 2)))
         assert not sources, "used up"
         return dose
 
@@ -176,7 +176,7 @@ def test_energy_of_the_halo_alone_is_carried() -> None:
     sphere = directions(64, 2)
     both = backend.transport(scene, field, halo, CONES, sphere)
     scene, _, halo = lit(backend)
-    alone = backend.carry(scene, [backend.settle(None, halo, CONES, sphere)], CONES, sphere)
+    alone = backend.to_host(backend.carry(scene, [backend.settle(None, halo, CONES, sphere)], CONES, sphere))
     np.testing.assert_allclose(alone, both, rtol=1e-5, atol=1e-6 * both.max())
 
 

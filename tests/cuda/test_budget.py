@@ -42,6 +42,12 @@ def test_a_double_is_seen() -> None:
     assert nvrtc.usage(code, "half.cu", "90")["half"].doubles > 0
 
 
+def test_a_warning_is_an_error() -> None:
+    code = 'extern "C" __global__ void idle(float* x) { int unused; x[0] = 1.0f; }\n'
+    with pytest.raises(nvrtc.CompileError, match="never referenced"):
+        nvrtc.usage(code, "idle.cu", "90")
+
+
 def test_a_mistake_is_named_with_its_line() -> None:
     with pytest.raises(nvrtc.CompileError, match=r"wrong\.cu\(2\): error"):
         nvrtc.usage('extern "C" __global__ void wrong(float* x) {\n    x[0] = y; }\n', "wrong.cu", "90")

@@ -206,7 +206,7 @@ class Backend(ABC):
         cones: ConeTable,
         directions: Directions,
         progress: Progress | None = None,
-    ) -> NDArray[np.float32]:
+    ) -> Any:
         """Stages D and E: carry the released energy to where it is deposited (docs/theory/transport.md).
 
         Parameters
@@ -224,8 +224,8 @@ class Backend(ABC):
 
         Returns
         -------
-        ndarray float32, shape (nz, ny, nx)
-            Energy deposited a voxel volume, in the unit of the moments.
+        array float32, shape (nz, ny, nx)
+            Energy deposited a voxel volume, in the unit of the moments; in the backend's array type.
         """
 
     def transport(
@@ -237,16 +237,17 @@ class Backend(ABC):
         directions: Directions,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """Stages D and E in one go: `settle` and `carry` for moments that are in memory as a whole."""
-        return self.carry(scene, [self.settle(field, halo, cones, directions)], cones, directions, progress)
+        """Stages D and E in one go: `settle` and `carry` for moments that are in memory as a whole, to the host."""
+        settled = self.settle(field, halo, cones, directions)
+        return self.to_host(self.carry(scene, [settled], cones, directions, progress))
 
     @abstractmethod
     def finish(self) -> None:
         """Wait until the device has done all that it was told; for timing."""
 
     @abstractmethod
-    def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
-        """Dose of contaminating electrons, (nz, ny, nx)."""
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of this backend as numpy."""
 
     @abstractmethod
     def gamma(self, task: GammaTask) -> NDArray[np.float32]:

@@ -218,10 +218,9 @@ class CpuBackend(Backend):
                 deposit += whole.transpose(0, 2, 1) if is_turned else whole
         return deposit
 
-    def electron_dose(self, moments: Moments) -> NDArray[np.float32]:
-        """See `Backend.electron_dose`."""
-        dose: NDArray[np.float32] = moments.electron_dose
-        return dose
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Backend.to_host`."""
+        return np.asarray(array)
 
     def gamma(self, task: GammaTask) -> NDArray[np.float32]:
         """See `Backend.gamma`."""

@@ -269,8 +269,12 @@ def _average_over_voxels(gpu: CudaBackend, head: _Head, axes: NDArray[np.float64
 
 
 def _transformed(gpu: CudaBackend, maps: Any, window: tuple[slice, slice, slice], change: Any) -> None:
-    """Change the half spectra of a window of maps, in place."""
+    """Change the half spectra of a window of maps, in place.
+
+    They are made of a copy: cuFFT takes real input only where a complex number could begin, every 8 bytes, and a window
+    of whole rows of one map, which is contiguous and would go to it as it is, may begin between.
+    """
     inside = maps[window]
-    spectra = gpu.xp.ascontiguousarray(gpu.xp.fft.rfft2(inside), dtype=np.complex64)
+    spectra = gpu.xp.ascontiguousarray(gpu.xp.fft.rfft2(inside.copy()), dtype=np.complex64)
     change(spectra)
     inside[...] = gpu.xp.fft.irfft2(spectra, s=inside.shape[1:])

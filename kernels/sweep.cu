@@ -1,4 +1,4 @@
-// Stage E: directional sources carried along the ray lattice of many directions (docs/theory/transport.md, 3 and 4).
+// Stages D and E: directional sources, carried along the ray lattice of many directions (docs/theory/transport.md).
 #include "common.cuh"
 
 #define MOST_CHAINS 4
@@ -31,7 +31,7 @@ __device__ Survival survival(float x) {
         const float g2 = x * x * (1.0f / 6.0f - x * (1.0f / 8.0f - r));
         return {1.0f - x * g0, g0, g1, g2};
     }
-    const float g0 = (1.0f - p) / x, g1 = g0 - p;
+    const float g0 = __fdividef(1.0f - p, x), g1 = g0 - p;
     return {p, g0, g1, g1 - 0.5f * x * p};
 }
 
@@ -46,13 +46,78 @@ __device__ inline bool step_aside(int& at, int by, int n) {
     return true;
 }
 
-// Where the sources of a voxel (a, b, i) begin, and how far apart its stages are; null where nothing is released.
-__device__ const float* source_of(const float* sources, const Box& box, int size, int direction, int a, int b, int i,
-                                  size_t& stride) {
-    const int x = a - box.low0, y = b - box.low1, z = i - box.low2;
-    if (x < 0 || x >= box.n0 || y < 0 || y >= box.n1 || z < 0 || z >= box.n2) return nullptr;
-    stride = size_t(box.n0) * box.n1 * box.n2;
-    return sources + size_t(direction) * size * stride + (size_t(x) * box.n1 + y) * box.n2 + z;
+// A thread of `make_sources` makes sources of VOXELS voxels, 32 apart, for ROWS stages: each number that it reads serves
+// 8 or 12 multiplications.
+#define VOXELS 8
+#define ROWS 12
+#define NOWHERE 0xffffffffu
+
+struct alignas(16) Four { float at[4]; };
+
+__device__ inline bool is_in(const Box& box, int a, int b, int i) {
+    return a >= box.low0 && a < box.low0 + box.n0 && b >= box.low1 && b < box.low1 + box.n1 && i >= box.low2 &&
+           i < box.low2 + box.n2;
+}
+
+// Where the sources of a voxel of the box `own` lie among those of `whole`; NOWHERE for voxels in `skipped` or past the end.
+__device__ inline unsigned place_of(unsigned voxel, const Box& own, const Box& skipped, const Box& whole) {
+    const unsigned n2 = own.n2, n1 = own.n1;
+    const int a = own.low0 + voxel / (n1 * n2), b = own.low1 + voxel / n2 % n1, i = own.low2 + voxel % n2;
+    if (a >= own.low0 + own.n0 || is_in(skipped, a, b, i)) return NOWHERE;
+    return (unsigned(a - whole.low0) * whole.n1 + (b - whole.low1)) * whole.n2 + (i - whole.low2);
+}
+
+// Stage D: directional sources of all stages, from the combinations of moments (equation 9): a matrix product whose result
+// goes where the sweep reads it.
+//   launch: blocks of 4 x 32 threads for 4 ROWS stages and 32 VOXELS voxels of the box `own`; x over voxels, y over stages
+//   values: (count, voxels of `own`) combinations; weights: (count, padded) what each adds to each stage of each direction
+//     of a block, `padded` a multiple of ROWS
+//   own, skipped, whole: box of these combinations; part of it whose sources others make, none of which are; all sources
+//   sources: (stages, voxels of `whole`), written in `own` but for `skipped`; a thread owns its voxels and stages
+extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
+    const float* __restrict__ values, const Four* __restrict__ weights, int count, int stages, int padded, Box own,
+    Box skipped, Box whole, float* __restrict__ sources) {
+    const unsigned first = blockIdx.x * 32 * VOXELS + threadIdx.x, row = (blockIdx.y * 4 + threadIdx.y) * ROWS;
+    const unsigned voxels = own.n0 * own.n1 * own.n2;
+    if (row >= unsigned(stages)) return;
+    unsigned from[VOXELS];
+    bool is_needed = false;
+#pragma unroll
+    for (int j = 0; j < VOXELS; ++j) {
+        from[j] = min(first + 32 * j, voxels - 1);
+        is_needed |= place_of(first + 32 * j, own, skipped, whole) != NOWHERE;
+    }
+    if (!is_needed) return;
+    float sum[ROWS][VOXELS];
+#pragma unroll
+    for (int k = 0; k < ROWS; ++k)
+#pragma unroll
+        for (int j = 0; j < VOXELS; ++j) sum[k][j] = 0.0f;
+    for (int r = 0; r < count; ++r) {
+        const float* value = values + size_t(r) * voxels;
+        const Four* weight = weights + (size_t(r) * padded + row) / 4;
+        float v[VOXELS];
+#pragma unroll
+        for (int j = 0; j < VOXELS; ++j) v[j] = value[from[j]];
+#pragma unroll
+        for (int k = 0; k < ROWS / 4; ++k) {
+            const Four w = weight[k];
+#pragma unroll
+            for (int n = 0; n < 4; ++n)
+#pragma unroll
+                for (int j = 0; j < VOXELS; ++j) sum[4 * k + n][j] += w.at[n] * v[j];
+        }
+    }
+    const size_t all = size_t(whole.n0) * whole.n1 * whole.n2;
+#pragma unroll
+    for (int j = 0; j < VOXELS; ++j) {
+        const unsigned to = place_of(first + 32 * j, own, skipped, whole);
+        if (to == NOWHERE) continue;
+        float* out = sources + row * all + to;
+#pragma unroll
+        for (int k = 0; k < ROWS; ++k)
+            if (row + k < unsigned(stages)) out[k * all] = sum[k][j];
+    }
 }
 
 // Carries the sources of a block of directions through the grid; slabs one after another (equation 7).
@@ -63,20 +128,21 @@ __device__ const float* source_of(const float* sources, const Box& box, int size
 //   material, returned: (n0, n1, n2), (materials,) share of the energy of electrons coming from water that each material
 //     sends back into the voxel before (heterogeneity.md, 4); sends_back: whether any does
 //   ways: (directions,)
-//   field, halo: (directions, K, voxels of the box); the field's counts where both have one
+//   sources: (directions, K, voxels of the box) from `make_sources`; nothing is released outside the box
 //   deposit: (directions, n0, n1, n2), written: a ray of each direction meets every voxel once and owns it
 extern "C" __global__ void __launch_bounds__(128) sweep(
     const float* __restrict__ density, const float* __restrict__ electron_density,
     const unsigned char* __restrict__ material, const float* __restrict__ returned, int sends_back, Shape grid,
     const Way* __restrict__ ways, Chains chains,
-    const float* __restrict__ field, Box field_box, const float* __restrict__ halo, Box halo_box,
-    float* __restrict__ deposit) {
+    const float* __restrict__ sources, Box box, float* __restrict__ deposit) {
     const int direction = blockIdx.y;
     const Way way = ways[direction];
     const int slabs = way.axis == 0 ? grid.n0 : grid.n1, rows = way.axis == 0 ? grid.n1 : grid.n0, width = grid.n2;
     const int ray = blockIdx.x * blockDim.x + threadIdx.x;
     if (ray >= rows * width) return;
     int row = ray / width, column = ray % width, row_shift = 0, column_shift = 0;
+    const size_t stride = size_t(box.n0) * box.n1 * box.n2;
+    const float* released = sources + direction * chains.size * stride;
     float* left = deposit + size_t(direction) * grid.n0 * grid.n1 * grid.n2;
     float u[MOST_CHAINS], v[MOST_CHAINS], w[MOST_CHAINS];  // energy with three, two, one stage to go
 #pragma unroll
@@ -94,9 +160,9 @@ extern "C" __global__ void __launch_bounds__(128) sweep(
         const int slab = way.is_backwards ? slabs - 1 - t : t;
         const int a = way.axis == 0 ? slab : row, b = way.axis == 0 ? row : slab;
         const size_t here = (size_t(a) * grid.n1 + b) * grid.n2 + column;
-        size_t stride = 0;
-        const float* q = source_of(field, field_box, chains.size, direction, a, b, column, stride);
-        if (!q) q = source_of(halo, halo_box, chains.size, direction, a, b, column, stride);
+        const float* q = nullptr;  // sources of this voxel, `stride` apart; none where nothing is released
+        if (is_in(box, a, b, column))
+            q = released + (size_t(a - box.low0) * box.n1 + (b - box.low1)) * box.n2 + (column - box.low2);
         const float path = density[here] * way.step, electron_path = electron_density[here] * way.step;
         float stays = 0.0f;
         if (sends_back) {
@@ -137,6 +203,28 @@ extern "C" __global__ void __launch_bounds__(128) sweep(
             u[c] = flushed(s.e * u[c] + qu * s.g0);
         }
         left[here] = stays;
+    }
+}
+
+// Columns that a thread of `exchange` takes: 32 bytes, which come from memory together.
+#define STRIP 8
+
+// Exchanges rows and columns of many slices.
+//   launch: one thread a strip of a row, 128 a block, rows side by side: what they write lies side by side, and what the
+//     first column brings from memory serves the others of the strip
+//   from: (slices, rows, columns); to: (slices, columns, rows), written; a thread owns its strip
+extern "C" __global__ void __launch_bounds__(128) exchange(
+    const float* __restrict__ from, int slices, int rows, int columns, float* __restrict__ to) {
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x, strips = (columns + STRIP - 1) / STRIP;
+    const unsigned row = thread % rows, strip = thread / rows % strips, slice = thread / rows / strips;
+    if (slice >= unsigned(slices)) return;
+    const size_t start = size_t(slice) * rows * columns;
+    const float* in = from + start + size_t(row) * columns;
+    float* out = to + start + row;
+#pragma unroll
+    for (int k = 0; k < STRIP; ++k) {
+        const int column = strip * STRIP + k;
+        if (column < columns) out[size_t(column) * rows] = in[column];
     }
 }
 

@@ -20,7 +20,7 @@ struct Release {
 // Fluence of one shot on the ray through a point (x, y) of the collimator system that is a share `shrink` of the source
 // distance away from the source; bilinear, 0 outside the map.
 __device__ float fluence_at(const float* __restrict__ map, const Pixels& p, const float at[3]) {
-    const float shrink = p.per_cm / at[2];
+    const float shrink = __fdividef(p.per_cm, at[2]);
     const float x = at[0] * shrink - p.x, y = at[1] * shrink - p.y;
     if (!(x >= 0.0f && y >= 0.0f && x < float(p.nx - 1) && y < float(p.ny - 1))) return 0.0f;
     const int i = int(x), j = int(y);
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(128) release(
         for (int part = 0; part < p.parts; ++part) out[part * voxels] = 0.0f;
         float at[3];
         apply(group[g], x, y, z, at);
-        const float magnify = p.sad / (p.sad - at[2]), u = at[0] * magnify, v = at[1] * magnify;
+        const float magnify = __fdividef(p.sad, p.sad - at[2]), u = at[0] * magnify, v = at[1] * magnify;
         if (!(rho > 0.0f && magnify > 0.0f && u >= p.u_low && u <= p.u_high && v >= p.v_low && v <= p.v_high)) continue;
         float psi = 0.0f, electrons = 0.0f;
         for (int s = first[g]; s < first[g + 1]; ++s) {
@@ -119,6 +119,17 @@ extern "C" __global__ void __launch_bounds__(128) release(
 // columns of `lost`; voxel size (x, y, z) [cm].
 struct Harmonics { Shape grid; Box box; int order, parts, all_parts, groups, degrees; float spacing[3]; };
 
+struct Ray { float x, y, z; };  // a direction
+
+// Direction in which a group's photons travel in a voxel (x, y, z) away from voxel (0, 0, 0) [cm].
+__device__ inline Ray ray_of(const float* __restrict__ from_source, int g, float x, float y, float z) {
+    x += from_source[3 * g];
+    y += from_source[3 * g + 1];
+    z += from_source[3 * g + 2];
+    const float length = rsqrtf(x * x + y * y + z * z);
+    return {x * length, y * length, z * length};
+}
+
 // Adds energy times the harmonics of its direction of travel to the moments (equation 5); in the part after the last one of
 // the energies, if there is such, the energy times what other matter than water takes of the electrons' moments.
 //   launch: blocks of 128 voxels of the box, each (L + 1) S times in a row: for the azimuthal orders m = 0..L, and the
@@ -151,15 +162,11 @@ extern "C" __global__ void __launch_bounds__(128) add_moments(
     for (int g = 0; g < p.groups; ++g) {
         const float share = energy[(size_t(g) * p.parts + (is_lost ? 0 : part)) * voxels + voxel];
         if (share == 0.0f) continue;
-        float x = from_source[3 * g] + px, y = from_source[3 * g + 1] + py, z = from_source[3 * g + 2] + pz;
-        const float length = 1.0f / sqrtf(x * x + y * y + z * z);
-        x *= length;
-        y *= length;
-        z *= length;
+        const Ray ray = ray_of(from_source, g, px, py, pz);
         float cosine = share, sine = 0.0f;  // share times (x + i y)^m
         for (int k = 0; k < m; ++k) {
-            const float c = x * cosine - y * sine;
-            sine = x * sine + y * cosine;
+            const float c = ray.x * cosine - ray.y * sine;
+            sine = ray.x * sine + ray.y * cosine;
             cosine = c;
         }
         float below = 0.0f, current = diagonal;
@@ -167,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(128) add_moments(
         for (int k = 0; k <= MOST_DEGREE; ++k) {
             if (k > p.order - m) break;
             if (k > 0) {
-                const float next = recur[2 * k] * z * current - recur[2 * k + 1] * below;
+                const float next = recur[2 * k] * ray.z * current - recur[2 * k + 1] * below;
                 below = current;
                 current = next;
             }
@@ -184,4 +191,90 @@ extern "C" __global__ void __launch_bounds__(128) add_moments(
         out[(centre + m) * voxels] += factor * even[k];
         if (m > 0) out[(centre - m) * voxels] += factor * odd[k];
     }
+}
+
+// The same for all orders at once, of a degree L that the compiler knows: energies are read, and directions worked out, once
+// for each part and not for each order besides.
+template <int L>
+__device__ void add_all_orders(
+    const float* __restrict__ energy, const float* __restrict__ from_source, const float* __restrict__ norm,
+    const unsigned char* __restrict__ material, const float* __restrict__ lost, const Harmonics& p,
+    float* __restrict__ moments) {
+    unsigned voxel;
+    int kz, ky, kx;
+    const int part = blockIdx.x % p.all_parts;
+    if (!voxel_of_thread(p.box, blockIdx.x / p.all_parts, voxel, kz, ky, kx)) return;
+    const bool is_lost = part == p.parts;
+    const int kind = is_lost ? material[(size_t(kz) * p.grid.n1 + ky) * p.grid.n2 + kx] : 0;
+    if (is_lost && kind == 0) return;
+    const float* take = lost + kind * p.degrees;
+    const size_t voxels = size_t(p.box.n0) * p.box.n1 * p.box.n2;
+    const float px = float(kx) * p.spacing[0], py = float(ky) * p.spacing[1], pz = float(kz) * p.spacing[2];
+    float sum[(L + 1) * (L + 1)];
+#pragma unroll
+    for (int i = 0; i < (L + 1) * (L + 1); ++i) sum[i] = 0.0f;
+    const float* source = energy + (is_lost ? 0 : part) * voxels + voxel;
+    const size_t stride = p.parts * voxels;
+    float next = source[0];
+    for (int g = 0; g < p.groups; ++g) {
+        const float share = next;
+        if (g + 1 < p.groups) next = source[(g + 1) * stride];  // on its way while this group is summed up
+        if (share == 0.0f) continue;
+        const Ray ray = ray_of(from_source, g, px, py, pz);
+        float cosine = share, sine = 0.0f, diagonal = 1.0f;  // share times (x + i y)^m
+#pragma unroll
+        for (int m = 0; m <= L; ++m) {
+            if (m > 0) {
+                const float c = ray.x * cosine - ray.y * sine;
+                sine = ray.x * sine + ray.y * cosine;
+                cosine = c;
+                diagonal *= float(1 - 2 * m);
+            }
+            float below = 0.0f, current = diagonal;
+#pragma unroll
+            for (int k = 0; k <= L - m; ++k) {
+                const int degree = m + k, centre = degree * degree + degree;
+                if (k > 0) {
+                    const float by_z = float(2 * degree - 1) / float(k), by_below = float(degree + m - 1) / float(k);
+                    const float above = by_z * ray.z * current - by_below * below;
+                    below = current;
+                    current = above;
+                }
+                sum[centre + m] += current * cosine;
+                if (m > 0) sum[centre - m] += current * sine;
+            }
+        }
+    }
+    float* out = moments + size_t(part) * (L + 1) * (L + 1) * voxels + voxel;
+#pragma unroll
+    for (int degree = 0; degree <= L; ++degree) {
+        const float kept = is_lost ? take[degree] : 1.0f;
+#pragma unroll
+        for (int m = -L; m <= L; ++m) {
+            const int i = degree * degree + degree + m;
+            if (m >= -degree && m <= degree) out[i * voxels] += norm[i] * kept * sum[i];
+        }
+    }
+}
+
+// The same for degree 3, of the halo.
+//   launch: blocks of 128 voxels of the box, each S times in a row for the parts of the moments
+//   a thread owns all moments of its voxel and part
+extern "C" __global__ void __launch_bounds__(128) add_moments_3(
+    const float* __restrict__ energy, const float* __restrict__ from_source, const float* __restrict__ recursion,
+    const float* __restrict__ norm, const unsigned char* __restrict__ material, const float* __restrict__ lost,
+    Harmonics p, float* __restrict__ moments) {
+    (void)recursion;
+    add_all_orders<3>(energy, from_source, norm, material, lost, p, moments);
+}
+
+// The same for degree 6, of the field.
+//   launch: blocks of 128 voxels of the box, each S times in a row for the parts of the moments
+//   a thread owns all moments of its voxel and part
+extern "C" __global__ void __launch_bounds__(128) add_moments_6(
+    const float* __restrict__ energy, const float* __restrict__ from_source, const float* __restrict__ recursion,
+    const float* __restrict__ norm, const unsigned char* __restrict__ material, const float* __restrict__ lost,
+    Harmonics p, float* __restrict__ moments) {
+    (void)recursion;
+    add_all_orders<6>(energy, from_source, norm, material, lost, p, moments);
 }

@@ -23,6 +23,8 @@ inline thread_local Index3 threadIdx, blockIdx, blockDim, gridDim;
 using std::max;
 using std::min;
 
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
 inline float sinpif(float x) { return float(sin(3.14159265358979323846 * double(x))); }
 
 namespace host {

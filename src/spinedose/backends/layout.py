@@ -59,7 +59,7 @@ def compress(matrix: Array, covariance: Array, tolerance: float) -> tuple[Array,
     lost = np.cumsum(power)
     rank = len(power) - int(np.searchsorted(lost, tolerance**2 * lost[-1])) if lost[-1] > 0 else 1
     chosen = direction[:, -rank:]
-    reduced = (flat @ inverse @ chosen).reshape(*matrix.shape[:2], rank)
+    reduced = (flat @ (inverse @ chosen)).reshape(*matrix.shape[:2], rank)
     return chosen.T @ half, reduced
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from spinedose._resources import folder
 from spinedose.backends.base import ALL_WATER, Backend, Moments, Progress, Scene
@@ -60,8 +61,8 @@ log = logging.getLogger(__name__)
 KERNELS = {
     "fluence": ("leaf_pairs", "leaf_crossings", "draw_leaves", "shade", "multiply_by_voxel", "add_scattered"),
     "depth": ("radiological_depth",),
-    "terma": ("release", "add_moments"),
-    "sweep": ("sweep", "add_up"),
+    "terma": ("release", "add_moments", "add_moments_3", "add_moments_6"),
+    "sweep": ("make_sources", "sweep", "exchange", "add_up"),
     "gamma": ("find_gamma",),
 }
 """Kernels of each file in `kernels/`."""
@@ -76,6 +77,15 @@ SHARE_OF_FREE = 0.6
 
 SHARE_OF_MOMENTS = 0.25
 """Part of the whole device memory that moments may fill; of the whole, so that the same device makes the same slabs."""
+
+UNROLLED = (3, 6)
+"""Degrees of moments that have a kernel of their own, several times as fast as that for any degree."""
+
+STRIP = 8
+"""Columns that a thread of the kernel `exchange` takes."""
+
+VOXELS, ROWS = 8, 12
+"""Voxels and stages of directions that a thread of the kernel `make_sources` takes."""
 
 MOST_DIRECTIONS = 32
 """Directions swept together at most: by then there are rays enough for any device."""
@@ -305,8 +315,11 @@ class CudaBackend(Backend):
         )
         voxels = int(np.prod(shape))
         self.launch("release", (voxels,), (THREADS,), *inputs, numbers, energy, moments.electron_dose)
+        name, in_a_row = "add_moments", all_parts * (moments.order + 1)
+        if moments.order in UNROLLED:
+            name, in_a_row = f"add_moments_{moments.order}", all_parts
         self.launch(
-            "add_moments", (-(-voxels // THREADS) * THREADS * (moments.order + 1) * all_parts,), (THREADS,),
+            name, (-(-voxels // THREADS) * THREADS * in_a_row,), (THREADS,),
             energy, *waves, harmonics, moments.values.transpose(2, 0, 1, 3),
         )  # fmt: skip
 
@@ -336,7 +349,7 @@ class CudaBackend(Backend):
         """See `Backend.carry`."""
         if len(cones.basis.stages) > MOST_CHAINS:
             raise UnsupportedPlan("The cone table has too many chains for a GPU", f"there is room for {MOST_CHAINS}")
-        bright, dim = _Slabs([one.field for one in sources if one.field is not None]), _Slabs([s.halo for s in sources])
+        slabs = _Slabs(list(sources))
         sources.clear()
         deposit = self.xp.zeros(scene.density.shape, np.float32)
         for_electrons = self._scaled(scene, cones.density_factor)
@@ -350,20 +363,20 @@ class CudaBackend(Backend):
             # and write side by side in every slab
             matters, left = (scene.density, for_electrons, scene.material), deposit
             if is_turned:
-                bright.turn(self.xp)
-                dim.turn(self.xp)
-                matters = tuple(self.xp.ascontiguousarray(one.transpose(0, 2, 1)) for one in matters)
-                left = self.xp.zeros(matters[0].shape, np.float32)
+                slabs.turn(self)
+                kind = self.xp.ascontiguousarray(scene.material.transpose(0, 2, 1))
+                matters = (self.exchanged(scene.density), self.exchanged(for_electrons), kind)
+                left = self.xp.zeros(kind.shape, np.float32)
 
             def report(share: float, done: float = done, part: float = len(chosen) / len(along)) -> None:
                 if progress is not None:
                     progress(done + part * share)
 
             ways = way_structs(directions, scene.grid, chosen, is_turned)
-            self._sweep(matters, ways, chosen, cones, bright, dim, left, report)
+            self._sweep(matters, ways, chosen, cones, slabs, left, report)
             done += len(chosen) / len(along)
             if is_turned:
-                deposit += left.transpose(0, 2, 1)
+                deposit += self.exchanged(left)
         return deposit
 
     def _sweep(
@@ -372,8 +385,7 @@ class CudaBackend(Backend):
         ways: NDArray[np.void],
         chosen: NDArray[np.intp],
         cones: ConeTable,
-        bright: _Slabs,
-        dim: _Slabs,
+        slabs: _Slabs,
         left: Any,
         report: Progress,
     ) -> None:
@@ -385,20 +397,30 @@ class CudaBackend(Backend):
         rays = max(n0, n1) * n2
         lattice, returned = self.upload(ways), self.upload(cones.returned, np.float32)
         sends_back = np.int32(len(cones.returned) > 1)
-        each = 4 * (matter.size + size * (bright.voxels + dim.voxels + max(bright.spare_voxels, dim.spare_voxels)))
 
         def work(a: int, b: int) -> None:
             deposit = self.xp.empty((b - a, *matter.shape), np.float32)
-            sources = [part.sources(self, chosen[a:b], size) for part in (bright, dim)]
+            sources = slabs.sources(self, chosen[a:b])
             self.launch(
                 "sweep", (rays, b - a), (THREADS, 1),
-                *matters, returned, sends_back, shape, lattice[a:b], chains,
-                sources[0], bright.box, sources[1], dim.box, deposit,
+                *matters, returned, sends_back, shape, lattice[a:b], chains, sources, slabs.box, deposit,
             )  # fmt: skip
             self.launch("add_up", (matter.size,), (THREADS,), deposit, np.int32(b - a), np.int32(matter.size), left)
             report(b / len(ways))
 
+        each = 4 * (matter.size + size * slabs.voxels)
         self.in_blocks(len(ways), self.block(len(ways), each, MOST_DIRECTIONS), work)
+
+    def exchanged(self, array: Any) -> Any:
+        """A float32 array with its last two axes exchanged."""
+        *before, rows, columns = array.shape
+        slices = int(np.prod(before))
+        result = self.xp.empty((*before, columns, rows), np.float32)
+        self.launch(
+            "exchange", (slices * rows * -(-columns // STRIP),), (THREADS,),
+            array, np.int32(slices), np.int32(rows), np.int32(columns), result,
+        )  # fmt: skip
+        return result
 
     def _stored(self, moments: Moments) -> Any:
         """Moments as `new_moments` lets them lie in memory, (S (L + 1)^2, b0, b1, b2)."""
@@ -415,7 +437,9 @@ class CudaBackend(Backend):
             piece = flat[:, a : a + step]
             products += self.xp.matmul(piece, piece.T)
         covariance = self.to_host(products)
-        combine, weights = compress(source_matrix(cones, directions, moments.order), covariance, tolerance)
+        with threadpool_limits(limits=1, user_api="blas"):  # matrices so small that threads wait for each other
+            matrix = source_matrix(cones, directions, moments.order)
+            combine, weights = compress(matrix, covariance, tolerance)
         values = self.xp.matmul(self.upload(combine, np.float32), flat)
         return _Combined(moments.low, values.reshape(-1, *stored.shape[1:]), weights.astype(np.float32))
 
@@ -520,24 +544,33 @@ class _Combined:
     weights: NDArray[np.float32]
 
     @property
-    def voxels(self) -> int:
-        """Voxels of the box."""
-        return int(np.prod(self.values.shape[1:]))
+    def box(self) -> Struct:
+        """The box as kernels take it."""
+        return box_struct(self.low, self.values.shape[1:])
 
-    def turned(self, xp: Any) -> _Combined:
+    def turned(self, backend: CudaBackend) -> _Combined:
         """The same with x and y exchanged."""
         z, y, x = self.low
-        return _Combined((z, x, y), xp.ascontiguousarray(self.values.transpose(0, 1, 3, 2)), self.weights)
+        return _Combined((z, x, y), backend.exchanged(self.values), self.weights)
 
-    def sources(self, backend: CudaBackend, chosen: NDArray[np.intp]) -> Any:
-        """Sources of some directions, (K directions, voxels)."""
-        rows = self.weights[chosen].reshape(-1, self.weights.shape[2])
-        return backend.xp.matmul(backend.upload(rows), self.values.reshape(-1, self.voxels))
+    def add_sources(
+        self, backend: CudaBackend, chosen: NDArray[np.intp], skipped: Struct, whole: Struct, sources: Any
+    ) -> None:
+        """Write the sources of some directions, but for those in the box `skipped`, into those of the box `whole`."""
+        rows = self.weights[chosen].reshape(-1, self.weights.shape[2]).T
+        padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % ROWS)))
+        voxels = int(np.prod(self.values.shape[1:]))
+        backend.launch(
+            "make_sources", (-(-voxels // VOXELS), -(-rows.shape[1] // ROWS)), (32, 4),
+            self.values, backend.upload(padded), *(np.int32(n) for n in (*rows.shape, padded.shape[1])),
+            self.box, skipped, whole, sources,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Settled:
-    """What `settle` makes of a slab: combinations of all moments in the field's box, and of the halo's in its own."""
+    """What `settle` makes of a slab: combinations of all moments in the field's box, and of the halo's in its own,
+    which holds the field's."""
 
     field: _Combined | None
     halo: _Combined
@@ -548,48 +581,50 @@ class _Slabs:
 
     Parameters
     ----------
-    slabs : list of _Combined
+    slabs : list of _Settled
         They follow each other along z.
     """
 
-    def __init__(self, slabs: list[_Combined]) -> None:
-        for before, after in pairwise(slabs):
+    def __init__(self, slabs: list[_Settled]) -> None:
+        for before, after in pairwise(slab.halo for slab in slabs):
             assert after.low == (before.low[0] + before.values.shape[1], *before.low[1:])
             assert after.values.shape[2:] == before.values.shape[2:]
         self._slabs = slabs
 
     @property
-    def voxels(self) -> int:
-        """Voxels of the box."""
-        return sum(slab.voxels for slab in self._slabs)
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the box along each axis."""
+        if not self._slabs:
+            return 0, 0, 0
+        n1, n2 = self._slabs[0].halo.values.shape[2:]
+        return sum(slab.halo.values.shape[1] for slab in self._slabs), n1, n2
 
     @property
-    def spare_voxels(self) -> int:
-        """Voxels of the slab whose sources are held twice while they are put in their place."""
-        return max(slab.voxels for slab in self._slabs) if len(self._slabs) > 1 else 0
+    def voxels(self) -> int:
+        """Voxels of the box."""
+        return int(np.prod(self.shape))
 
     @property
     def box(self) -> Struct:
         """The box as kernels take it."""
-        if not self._slabs:
-            return box_struct((0, 0, 0), (0, 0, 0))
-        planes = sum(slab.values.shape[1] for slab in self._slabs)
-        return box_struct(self._slabs[0].low, (planes, *self._slabs[0].values.shape[2:]))
+        return box_struct(self._slabs[0].halo.low if self._slabs else (0, 0, 0), self.shape)
 
-    def turn(self, xp: Any) -> None:
+    def turn(self, backend: CudaBackend) -> None:
         """Exchange x and y, slab after slab: the memory of the first serves the next."""
-        for n in range(len(self._slabs)):
-            self._slabs[n] = self._slabs[n].turned(xp)
+        for n, slab in enumerate(self._slabs):
+            field = None if slab.field is None else slab.field.turned(backend)
+            self._slabs[n] = _Settled(field, slab.halo.turned(backend))
 
-    def sources(self, backend: CudaBackend, chosen: NDArray[np.intp], size: int) -> Any:
-        """Sources of some directions, (K directions, voxels); K is `size`."""
-        if len(self._slabs) == 1:
-            return self._slabs[0].sources(backend, chosen)
-        whole, start = backend.xp.empty((size * len(chosen), self.voxels), np.float32), 0
+    def sources(self, backend: CudaBackend, chosen: NDArray[np.intp]) -> Any:
+        """Sources of some directions, (directions K, voxels): the field's where there is one, for the halo's moments are
+        in it."""
+        stages = self._slabs[0].halo.weights.shape[1] if self._slabs else 1
+        sources, none = backend.xp.empty((stages * len(chosen), self.voxels), np.float32), box_struct((0,) * 3, (0,) * 3)
         for slab in self._slabs:
-            whole[:, start : start + slab.voxels] = slab.sources(backend, chosen)
-            start += slab.voxels
-        return whole
+            slab.halo.add_sources(backend, chosen, none if slab.field is None else slab.field.box, self.box, sources)
+            if slab.field is not None:
+                slab.field.add_sources(backend, chosen, none, self.box, sources)
+        return sources
 
 
 def _pixels(raster: Raster) -> Struct:

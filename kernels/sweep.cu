@@ -38,11 +38,13 @@ __device__ Survival survival(float x) {
 // Zero instead of a number that would soon be subnormal: a tail ends the same on every device.
 __device__ inline float flushed(float value) { return fabsf(value) > 1e-25f ? value : 0.0f; }
 
-// Moves a lattice coordinate; one that leaves the grid is the next ray, which enters on the other side. Says whether.
+// Moves a lattice coordinate; one that leaves the grid is the next ray, which enters on the other side. Says whether. A step
+// is -1, 0 or 1, give or take a rounding.
 __device__ inline bool step_aside(int& at, int by, int n) {
     at += by;
-    if (at >= 0 && at < n) return false;
-    at = ((at % n) + n) % n;
+    if (unsigned(at) < unsigned(n)) return false;
+    while (at < 0) at += n;
+    while (at >= n) at -= n;
     return true;
 }
 
@@ -55,50 +57,60 @@ __device__ inline bool step_aside(int& at, int by, int n) {
 struct alignas(16) Four { float at[4]; };
 
 __device__ inline bool is_in(const Box& box, int a, int b, int i) {
-    return a >= box.low0 && a < box.low0 + box.n0 && b >= box.low1 && b < box.low1 + box.n1 && i >= box.low2 &&
-           i < box.low2 + box.n2;
+    return unsigned(a - box.low0) < unsigned(box.n0) && unsigned(b - box.low1) < unsigned(box.n1) &&
+           unsigned(i - box.low2) < unsigned(box.n2);
+}
+
+// Number of a voxel in a box.
+__device__ inline unsigned place_in(const Box& box, int a, int b, int i) {
+    return (unsigned(a - box.low0) * box.n1 + (b - box.low1)) * box.n2 + (i - box.low2);
 }
 
 // Where the sources of a voxel of the box `own` lie among those of `whole`; NOWHERE for voxels in `skipped` or past the end.
 __device__ inline unsigned place_of(unsigned voxel, const Box& own, const Box& skipped, const Box& whole) {
     const unsigned n2 = own.n2, n1 = own.n1;
     const int a = own.low0 + voxel / (n1 * n2), b = own.low1 + voxel / n2 % n1, i = own.low2 + voxel % n2;
-    if (a >= own.low0 + own.n0 || is_in(skipped, a, b, i)) return NOWHERE;
-    return (unsigned(a - whole.low0) * whole.n1 + (b - whole.low1)) * whole.n2 + (i - whole.low2);
+    return a >= own.low0 + own.n0 || is_in(skipped, a, b, i) ? NOWHERE : place_in(whole, a, b, i);
+}
+
+// Whether a voxel of the box `own` and the `more` that follow it lie in `skipped`, where that has rows as long.
+__device__ inline bool are_skipped(unsigned voxel, unsigned more, const Box& own, const Box& skipped) {
+    const unsigned slice = own.n1 * own.n2, place = voxel % slice, a = own.low0 + voxel / slice - skipped.low0;
+    const unsigned low = (skipped.low1 - own.low1) * own.n2, high = low + skipped.n1 * own.n2;
+    return skipped.n2 == own.n2 && a < unsigned(skipped.n0) && place >= low && place + more < high;
 }
 
 // Stage D: directional sources of all stages, from the combinations of moments (equation 9): a matrix product whose result
 // goes where the sweep reads it.
-//   launch: blocks of 4 x 32 threads for 4 ROWS stages and 32 VOXELS voxels of the box `own`; x over voxels, y over stages
-//   values: (count, voxels of `own`) combinations; weights: (count, padded) what each adds to each stage of each direction
-//     of a block, `padded` a multiple of ROWS
-//   own, skipped, whole: box of these combinations; part of it whose sources others make, none of which are; all sources
+//   launch: warps, four a block, for ROWS stages and 32 VOXELS voxels of the box `own` each; those of the same voxels follow
+//     each other, and find them in the second-level cache
+//   values: (count, voxels of `own`) combinations, and 32 VOXELS numbers more, which are read and not used
+//   weights: (count, padded) what each adds to each stage of each direction of a block, `padded` a multiple of ROWS
+//   own, skipped, whole: box of these combinations; part of it whose sources others make; box of all sources
 //   sources: (stages, voxels of `whole`), written in `own` but for `skipped`; a thread owns its voxels and stages
 extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const float* __restrict__ values, const Four* __restrict__ weights, int count, int stages, int padded, Box own,
     Box skipped, Box whole, float* __restrict__ sources) {
-    const unsigned first = blockIdx.x * 32 * VOXELS + threadIdx.x, row = (blockIdx.y * 4 + threadIdx.y) * ROWS;
-    const unsigned voxels = own.n0 * own.n1 * own.n2;
-    if (row >= unsigned(stages)) return;
-    unsigned from[VOXELS];
-    bool is_needed = false;
-#pragma unroll
-    for (int j = 0; j < VOXELS; ++j) {
-        from[j] = min(first + 32 * j, voxels - 1);
-        is_needed |= place_of(first + 32 * j, own, skipped, whole) != NOWHERE;
-    }
-    if (!is_needed) return;
-    float sum[ROWS][VOXELS];
+    const unsigned warp = (blockIdx.x * blockDim.x + threadIdx.x) / 32, rows = padded / ROWS, row = warp % rows * ROWS;
+    const unsigned first = warp / rows * 32 * VOXELS + threadIdx.x % 32, voxels = own.n0 * own.n1 * own.n2;
+    if (first >= voxels || are_skipped(first, 32 * (VOXELS - 1), own, skipped)) return;
+    float sum[ROWS][VOXELS], next[VOXELS];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k)
 #pragma unroll
         for (int j = 0; j < VOXELS; ++j) sum[k][j] = 0.0f;
+    const float* value = values + first;
+    const Four* weight = weights + row / 4;
+#pragma unroll
+    for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];
+#pragma unroll 1
     for (int r = 0; r < count; ++r) {
-        const float* value = values + size_t(r) * voxels;
-        const Four* weight = weights + (size_t(r) * padded + row) / 4;
         float v[VOXELS];
 #pragma unroll
-        for (int j = 0; j < VOXELS; ++j) v[j] = value[from[j]];
+        for (int j = 0; j < VOXELS; ++j) v[j] = next[j];
+        if (r + 1 < count) value += voxels;
+#pragma unroll
+        for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];  // on their way while these are multiplied
 #pragma unroll
         for (int k = 0; k < ROWS / 4; ++k) {
             const Four w = weight[k];
@@ -107,6 +119,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
 #pragma unroll
                 for (int j = 0; j < VOXELS; ++j) sum[4 * k + n][j] += w.at[n] * v[j];
         }
+        weight += padded / 4;
     }
     const size_t all = size_t(whole.n0) * whole.n1 * whole.n2;
 #pragma unroll
@@ -120,7 +133,84 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     }
 }
 
-// Carries the sources of a block of directions through the grid; slabs one after another (equation 7).
+// Carries one ray through the grid (equation 7), of chains of A, B and C stages, or with A = 0 of any; `sources` and
+// `deposit` are those of its direction, all else is as in the kernel.
+template <int A, int B, int C>
+__device__ void carry_ray(
+    const float* __restrict__ density, const float* __restrict__ electron_density,
+    const unsigned char* __restrict__ material, const float* __restrict__ returned, int sends_back, const Shape& grid,
+    const Way& way, const Chains& chains, const float* __restrict__ sources, const Box& box,
+    float* __restrict__ deposit) {
+    constexpr bool is_known = A > 0;
+    const bool is_across_0 = way.axis == 0;
+    constexpr int most = is_known ? 3 : MOST_CHAINS;
+    const int slabs = is_across_0 ? grid.n0 : grid.n1, rows = is_across_0 ? grid.n1 : grid.n0, width = grid.n2;
+    const int ray = blockIdx.x * blockDim.x + threadIdx.x;
+    if (ray >= rows * width) return;
+    int row = ray / width, column = ray % width, row_shift = 0, column_shift = 0;
+    const unsigned stride = unsigned(box.n0) * box.n1 * box.n2;
+    float u[MOST_CHAINS], v[MOST_CHAINS], w[MOST_CHAINS];  // energy with three, two, one stage to go
+#pragma unroll
+    for (int c = 0; c < most; ++c) u[c] = v[c] = w[c] = 0.0f;
+    unsigned before = 0;  // the voxel that the ray comes from, what that returns, and how much of it can be held there
+    float returned_before = 0.0f;
+    float held_before = 0.0f;
+    for (int t = 0; t < slabs; ++t) {
+        const int new_row_shift = int(floorf(way.slope_row * float(t) + way.offset_row));
+        const int new_column_shift = int(floorf(way.slope_column * float(t) + way.offset_column));
+        bool is_new = step_aside(row, new_row_shift - row_shift, rows);
+        is_new |= step_aside(column, new_column_shift - column_shift, width);
+        row_shift = new_row_shift;
+        column_shift = new_column_shift;
+        const int slab = way.is_backwards ? slabs - 1 - t : t;
+        const int a = is_across_0 ? slab : row, b = is_across_0 ? row : slab;
+        const unsigned here = (unsigned(a) * grid.n1 + b) * grid.n2 + column;
+        const bool is_lit = is_in(box, a, b, column);  // nothing is released outside
+        const float* q = sources + (is_lit ? place_in(box, a, b, column) : 0);
+        const float path = density[here] * way.step, electron_path = electron_density[here] * way.step;
+        float stays = 0.0f;
+        if (sends_back) {
+            const float own = returned[material[here]], share = (own - returned_before) * held_before;
+            if (!is_new && own != 0.0f && share > 0.0f) {
+                float back = 0.0f;
+#pragma unroll
+                for (int c = 1; c < most; ++c) {
+                    back += share * (u[c] + v[c] + w[c]);
+                    u[c] -= share * u[c];
+                    v[c] -= share * v[c];
+                    w[c] -= share * w[c];
+                }
+                deposit[before] += back;
+            }
+            before = here;
+            returned_before = own;
+            held_before = fminf(density[here], 1.0f);
+        }
+#pragma unroll
+        for (int c = 0; c < most; ++c) {
+            if (!is_known && c >= chains.count) break;
+            if (is_new) u[c] = v[c] = w[c] = 0.0f;
+            const int stages = !is_known ? chains.stages[c] : c == 0 ? A : c == 1 ? B : C;
+            float qu = 0.0f, qv = 0.0f, qw = 0.0f;
+            if (is_lit) {
+                if (stages > 2) qu = *q;
+                if (stages > 1) qv = q[stages > 2 ? stride : 0];
+                qw = q[(stages - 1) * stride];
+            }
+            q += stages * stride;
+            const float x = chains.rate[c] * (c == 0 ? path : electron_path);
+            const Survival kept = survival(x);
+            stays += w[c] * (x * kept.g0) + v[c] * (x * kept.g1) + u[c] * (x * kept.g2);
+            stays += qw * (1.0f - kept.g0) + qv * (1.0f - kept.g0 - kept.g1) + qu * (1.0f - kept.g0 - kept.g1 - kept.g2);
+            w[c] = flushed(kept.e * (w[c] + x * (v[c] + 0.5f * x * u[c])) + qw * kept.g0 + qv * kept.g1 + qu * kept.g2);
+            if (stages > 1) v[c] = flushed(kept.e * (v[c] + x * u[c]) + qv * kept.g0 + qu * kept.g1);
+            if (stages > 2) u[c] = flushed(kept.e * u[c] + qu * kept.g0);
+        }
+        deposit[here] = stays;
+    }
+}
+
+// Stage E: carries the sources of a block of directions through the grid; slabs one after another.
 //   launch: one thread a ray, 128 a block; y over directions. Rays run in circles: one that leaves a side of the grid
 //     becomes the one that enters on the other, so that all threads have work in every slab.
 //   density, electron_density: (n0, n1, n2) electron density relative to water, in which the first chain (scattered
@@ -133,77 +223,18 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
 extern "C" __global__ void __launch_bounds__(128) sweep(
     const float* __restrict__ density, const float* __restrict__ electron_density,
     const unsigned char* __restrict__ material, const float* __restrict__ returned, int sends_back, Shape grid,
-    const Way* __restrict__ ways, Chains chains,
-    const float* __restrict__ sources, Box box, float* __restrict__ deposit) {
-    const int direction = blockIdx.y;
-    const Way way = ways[direction];
-    const int slabs = way.axis == 0 ? grid.n0 : grid.n1, rows = way.axis == 0 ? grid.n1 : grid.n0, width = grid.n2;
-    const int ray = blockIdx.x * blockDim.x + threadIdx.x;
-    if (ray >= rows * width) return;
-    int row = ray / width, column = ray % width, row_shift = 0, column_shift = 0;
-    const size_t stride = size_t(box.n0) * box.n1 * box.n2;
-    const float* released = sources + direction * chains.size * stride;
-    float* left = deposit + size_t(direction) * grid.n0 * grid.n1 * grid.n2;
-    float u[MOST_CHAINS], v[MOST_CHAINS], w[MOST_CHAINS];  // energy with three, two, one stage to go
-#pragma unroll
-    for (int c = 0; c < MOST_CHAINS; ++c) u[c] = v[c] = w[c] = 0.0f;
-    size_t before = 0;  // the voxel that the ray comes from, what that returns, and how much of it can be held there
-    float returned_before = 0.0f;
-    float held_before = 0.0f;
-    for (int t = 0; t < slabs; ++t) {
-        const int new_row_shift = int(floorf(way.slope_row * float(t) + way.offset_row));
-        const int new_column_shift = int(floorf(way.slope_column * float(t) + way.offset_column));
-        bool is_new = step_aside(row, new_row_shift - row_shift, rows);
-        is_new |= step_aside(column, new_column_shift - column_shift, width);
-        row_shift = new_row_shift;
-        column_shift = new_column_shift;
-        const int slab = way.is_backwards ? slabs - 1 - t : t;
-        const int a = way.axis == 0 ? slab : row, b = way.axis == 0 ? row : slab;
-        const size_t here = (size_t(a) * grid.n1 + b) * grid.n2 + column;
-        const float* q = nullptr;  // sources of this voxel, `stride` apart; none where nothing is released
-        if (is_in(box, a, b, column))
-            q = released + (size_t(a - box.low0) * box.n1 + (b - box.low1)) * box.n2 + (column - box.low2);
-        const float path = density[here] * way.step, electron_path = electron_density[here] * way.step;
-        float stays = 0.0f;
-        if (sends_back) {
-            const float own = returned[material[here]], share = (own - returned_before) * held_before;
-            if (!is_new && own != 0.0f && share > 0.0f) {
-                float back = 0.0f;
-#pragma unroll
-                for (int c = 1; c < MOST_CHAINS; ++c) {
-                    back += share * (u[c] + v[c] + w[c]);
-                    u[c] -= share * u[c];
-                    v[c] -= share * v[c];
-                    w[c] -= share * w[c];
-                }
-                left[before] += back;
-            }
-            before = here;
-            returned_before = own;
-            held_before = fminf(density[here], 1.0f);
-        }
-#pragma unroll
-        for (int c = 0; c < MOST_CHAINS; ++c) {
-            if (c >= chains.count) break;
-            if (is_new) u[c] = v[c] = w[c] = 0.0f;
-            const int stages = chains.stages[c];
-            float qu = 0.0f, qv = 0.0f, qw = 0.0f;
-            if (q) {
-                if (stages > 2) { qu = *q; q += stride; }
-                if (stages > 1) { qv = *q; q += stride; }
-                qw = *q;
-                q += stride;
-            }
-            const float x = chains.rate[c] * (c == 0 ? path : electron_path);
-            const Survival s = survival(x);
-            stays += w[c] * (x * s.g0) + v[c] * (x * s.g1) + u[c] * (x * s.g2);
-            stays += qw * (1.0f - s.g0) + qv * (1.0f - s.g0 - s.g1) + qu * (1.0f - s.g0 - s.g1 - s.g2);
-            w[c] = flushed(s.e * (w[c] + x * (v[c] + 0.5f * x * u[c])) + qw * s.g0 + qv * s.g1 + qu * s.g2);
-            v[c] = flushed(s.e * (v[c] + x * u[c]) + qv * s.g0 + qu * s.g1);
-            u[c] = flushed(s.e * u[c] + qu * s.g0);
-        }
-        left[here] = stays;
-    }
+    const Way* __restrict__ ways, Chains chains, const float* __restrict__ sources, Box box,
+    float* __restrict__ deposit) {
+    const Way way = ways[blockIdx.y];
+    const float* own = sources + size_t(blockIdx.y) * chains.size * box.n0 * box.n1 * box.n2;
+    float* left = deposit + size_t(blockIdx.y) * grid.n0 * grid.n1 * grid.n2;
+    const int stages = chains.count == 3 ? 100 * chains.stages[0] + 10 * chains.stages[1] + chains.stages[2] : 0;
+    if (stages == 322)
+        carry_ray<3, 2, 2>(density, electron_density, material, returned, sends_back, grid, way, chains, own, box, left);
+    else if (stages == 331)
+        carry_ray<3, 3, 1>(density, electron_density, material, returned, sends_back, grid, way, chains, own, box, left);
+    else
+        carry_ray<0, 0, 0>(density, electron_density, material, returned, sends_back, grid, way, chains, own, box, left);
 }
 
 // Columns that a thread of `exchange` takes: 32 bytes, which come from memory together.

@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from spinedose._resources import folder
 from spinedose.backends.base import ALL_WATER, Backend, Moments, Progress, Scene
@@ -93,8 +93,15 @@ MOST_DIRECTIONS = 32
 LARGE_BYTES = 1 << 20
 """Arrays from this size on come to the host through pinned memory, of which CuPy keeps what is given back."""
 
-PIECES = 16
-"""Pieces in which moments are multiplied with themselves, summed in double precision."""
+PIECES = 8
+"""Pieces in which moments are multiplied with themselves, summed in double precision. Every other row of voxels is looked
+at, as on a chessboard of slices and rows."""
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadpoolController:
+    """Thread pools of the process; to find them takes 10 ms where many libraries are loaded."""
+    return ThreadpoolController()
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -412,10 +419,10 @@ class CudaBackend(Backend):
         self.in_blocks(len(ways), self.block(len(ways), each, MOST_DIRECTIONS), work)
 
     def exchanged(self, array: Any) -> Any:
-        """A float32 array with its last two axes exchanged."""
+        """A float32 array with its last two axes exchanged, and room behind it."""
         *before, rows, columns = array.shape
         slices = int(np.prod(before))
-        result = self.xp.empty((*before, columns, rows), np.float32)
+        result = self._spacious((*before, columns, rows))
         self.launch(
             "exchange", (slices * rows * -(-columns // STRIP),), (THREADS,),
             array, np.int32(slices), np.int32(rows), np.int32(columns), result,
@@ -430,18 +437,26 @@ class CudaBackend(Backend):
         self, stored: Any, moments: Moments, cones: ConeTable, directions: Directions, tolerance: float
     ) -> _Combined:
         """The few combinations of moments that matter, and what makes sources of them."""
-        flat = stored.reshape(len(stored), -1)
-        step = -(-flat.shape[1] // PIECES)
-        products = self.xp.zeros((len(flat), len(flat)), np.float64)
-        for a in range(0, flat.shape[1], step):
-            piece = flat[:, a : a + step]
+        count, n0, n1, n2 = stored.shape
+        rows = stored.reshape(count, n0 * n1, n2)
+        seen = np.flatnonzero(np.add.outer(np.arange(n0), np.arange(n1)).ravel() % 2 == 0)
+        products, there = self.xp.zeros((count, count), np.float64), self.upload(seen)
+        step = -(-len(seen) // PIECES)
+        for a in range(0, len(seen), step):
+            piece = self.xp.take(rows, there[a : a + step], axis=1).reshape(count, -1)
             products += self.xp.matmul(piece, piece.T)
         covariance = self.to_host(products)
-        with threadpool_limits(limits=1, user_api="blas"):  # matrices so small that threads wait for each other
+        with _threads().limit(limits=1, user_api="blas"):  # matrices so small that threads wait for each other
             matrix = source_matrix(cones, directions, moments.order)
             combine, weights = compress(matrix, covariance, tolerance)
-        values = self.xp.matmul(self.upload(combine, np.float32), flat)
-        return _Combined(moments.low, values.reshape(-1, *stored.shape[1:]), weights.astype(np.float32))
+        values = self._spacious((len(combine), n0, n1, n2))
+        self.xp.matmul(self.upload(combine, np.float32), stored.reshape(count, -1), out=values.reshape(len(combine), -1))
+        return _Combined(moments.low, values, weights.astype(np.float32))
+
+    def _spacious(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array with room behind it that `make_sources` may read."""
+        size = int(np.prod(shape))
+        return self.xp.empty(size + 32 * VOXELS, np.float32)[:size].reshape(shape)
 
     @_on_device
     def gamma(self, task: GammaTask) -> NDArray[np.float32]:
@@ -560,8 +575,9 @@ class _Combined:
         rows = self.weights[chosen].reshape(-1, self.weights.shape[2]).T
         padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % ROWS)))
         voxels = int(np.prod(self.values.shape[1:]))
+        warps = -(-voxels // (32 * VOXELS)) * padded.shape[1] // ROWS
         backend.launch(
-            "make_sources", (-(-voxels // VOXELS), -(-rows.shape[1] // ROWS)), (32, 4),
+            "make_sources", (32 * warps,), (THREADS,),
             self.values, backend.upload(padded), *(np.int32(n) for n in (*rows.shape, padded.shape[1])),
             self.box, skipped, whole, sources,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from spinedose.couches import missing_couch
 from spinedose.density import CtImage
 from spinedose.errors import InvalidInput, NumericalError
 from spinedose.grid import Grid, Volume
-from spinedose.machine import Machine, machine_for_beam
+from spinedose.machine import Machine, list_machines, machine_for_beam, read_machine
 from spinedose.machine_change import MachineChange
 from spinedose.patient import FineLike, PreparedPatient, prepare_patient, prove_image
 from spinedose.plan import Beam, Plan
@@ -284,9 +284,12 @@ def _prove(
 
 def _machines(plan: Plan, machine: Machine | str | Path | None) -> tuple[list[Machine], list[str]]:
     """The machine of each beam, and what must be known about the choice."""
+    if machine is not None and not isinstance(machine, Machine):
+        machine = read_machine(machine)
+    known = [] if machine is not None else [read_machine(name) for name in list_machines()]
     machines, notes = [], []
     for beam in plan.beams:
-        chosen, said = machine_for_beam(beam, machine)
+        chosen, said = machine_for_beam(beam, machine, among=known)
         machines.append(chosen)
         notes += [note for note in said if note not in notes]
     return machines, notes

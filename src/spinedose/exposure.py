@@ -253,12 +253,10 @@ def collimator_rotations(
     gantry_deg: Array, collimator_deg: Array, couch_deg: Array, patient_position: str, turn: Array | None = None
 ) -> Array:
     """Rotations from patient to collimator system at n sets of angles, shape (n, 3, 3); `turn` as in geometry."""
-    return np.array(
-        [
-            collimator_from_gantry(c) @ gantry_from_patient(patient_position, s, g, turn)
-            for c, s, g in zip(collimator_deg, couch_deg, gantry_deg, strict=True)
-        ]
+    rotations: Array = collimator_from_gantry(collimator_deg) @ gantry_from_patient(
+        patient_position, couch_deg, gantry_deg, turn
     )
+    return rotations
 
 
 def voxel_axes(rotations: Array, spacing_cm: tuple[float, float, float]) -> Array:
@@ -388,15 +386,14 @@ def make_fans(
 
 def reached_box(grid: Grid, fans: Fans, reach: Window) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Smallest index box (low, high), (z, y, x), of the voxels that any group can reach; empty if none."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
     height = (corners(grid) - fans.isocentre_cm) @ fans.rotation[:, 2, :].T
-    for g in range(len(fans.rotation)):
-        for z in (height[:, g].max(), height[:, g].min()):
-            scale = max(fans.sad_cm - z, 0.0) / fans.sad_cm
-            for u in (reach.u_low, reach.u_high):
-                for v in (reach.v_low, reach.v_high):
-                    point = fans.rotation[g].T @ np.array([u * scale, v * scale, z]) + fans.isocentre_cm
-                    low, high = np.minimum(low, point), np.maximum(high, point)
+    z = np.stack([height.max(axis=0), height.min(axis=0)], axis=1)[:, :, None]
+    scale = np.maximum(fans.sad_cm - z, 0.0) / fans.sad_cm
+    sides = np.array([[u, v] for u in (reach.u_low, reach.u_high) for v in (reach.v_low, reach.v_high)])
+    there = np.empty((len(z), 2, 4, 3))  # group, highest and lowest plane, corner of the window, gantry (x, y, z)
+    there[..., :2], there[..., 2] = sides * scale[..., None], z
+    points = there.reshape(len(z), 8, 3) @ fans.rotation + fans.isocentre_cm
+    low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
     first = np.clip(np.floor(grid.indices_of(low) + 0.5), 0, grid.shape).astype(int)
     last = np.clip(np.ceil(grid.indices_of(high) + 0.5), 0, grid.shape).astype(int)
     last = np.maximum(last, first)
@@ -599,7 +596,7 @@ def make_exposure(
     raster = maps.raster
     corner = np.array([[x, y] for x in raster.xs_cm[[0, -1]] for y in raster.ys_cm[[0, -1]]])
     reach = window(corner, shots.collimator_deg)
-    rotation = np.array([gantry_from_patient(patient_position, s, g, turn) for g, s in zip(gantry, couch, strict=True)])
+    rotation = gantry_from_patient(patient_position, couch, gantry, turn)
     spacing = min(grid.spacing_cm)
     if matter is not None:
         reach = _shadow(grid, rotation, isocentre_cm, sad_cm).within(reach)

@@ -324,53 +324,110 @@ def visible_extra_focal(machine: Machine, beam_model: BeamModel, segments: Segme
     ndarray, shape (n, my, mx)
         Between 0 and 1.
     """
-    n = len(segments)
     source = beam_model.extra_focal
-    jaws = _jaws(machine, segments)
-    limits: dict[str, tuple[Array, Array]] = {}
     points = {"x": x_cm, "y": y_cm}
-    for axis in ("x", "y"):
-        jaw, position = jaws.get(axis, (None, None))
-        if jaw is None or position is None:
-            limits[axis] = (np.full((n, len(points[axis])), -np.inf), np.full((n, len(points[axis])), np.inf))
-        else:
-            lo, hi = (
-                _on_source(machine, source, jaw.plane_cm, position[:, side, None], points[axis]) for side in (0, 1)
-            )
-            limits[axis] = (lo, hi)
+    limits = {axis: _below_jaws(machine, source, segments, axis, points[axis]) for axis in points}
+    by_jaws = {axis: np.maximum(high - low, 0.0) for axis, (low, high) in limits.items()}
     _, fall = _seen_from_aside(machine, source)
     light: Array = np.exp(-fall * y_cm**2)[:, None] * np.exp(-fall * x_cm**2)[None, :]
-    by_jaws = {axis: _between(*limits[axis], source.sigma_cm) for axis in limits}
-    seen = by_jaws["y"][:, :, None] * by_jaws["x"][:, None, :]
-    if segments.leaf_start_cm is None or segments.leaf_end_cm is None or segments.leaf_boundaries_cm is None:
-        seen *= light
-        return seen
+    seen: Array = by_jaws["y"][:, :, None] * by_jaws["x"][:, None, :]
+    if segments.leaf_boundaries_cm is not None:
+        open_ = _open_between_leaves(machine, beam_model, segments, points, limits)
+        seen = open_ + beam_model.mlc_transmission * (seen - open_)
+    return np.multiply(seen, light, out=np.empty((len(segments), len(y_cm), len(x_cm))))
+
+
+def _open_between_leaves(
+    machine: Machine,
+    beam_model: BeamModel,
+    segments: Segments,
+    points_cm: dict[str, Array],
+    limits: dict[str, tuple[Array, Array]],
+) -> Array:
+    """Share of the extra-focal source that is seen through jaws and between leaves, shape (n, my, mx); equation (12).
+
+    Parameters
+    ----------
+    machine, beam_model, segments : Machine, BeamModel, Segments
+        As in `visible_extra_focal`; the segments have leaves.
+    points_cm : dict of str to ndarray, shapes (mx,), (my,)
+        Points along `"x"` and `"y"` [cm].
+    limits : dict of str to tuple of 2 ndarrays
+        Along each axis what `_below_jaws` gives.
+    """
+    assert segments.leaf_boundaries_cm is not None
+    source, plane_cm = beam_model.extra_focal, machine.mlc.plane_cm
     along, across = ("x", "y") if segments.leaf_axis == "x" else ("y", "x")
-    plane = machine.mlc.plane_cm
     edges = np.concatenate([[-np.inf], segments.leaf_boundaries_cm, [np.inf]])
-    side = _on_source(machine, source, plane, edges[:, None], points[across])
-    low, high = (part[:, None, :] for part in limits[across])
-    rows = _between(np.maximum(side[None, :-1], low), np.minimum(side[None, 1:], high), source.sigma_cm)
-    start, end = (physical_tips(leaf, machine, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
-    # Head scatter passes through rounded ends as the primary does: edges stand back by the strip that they pass (6).
-    rounding = leakage_width_cm(machine, beam_model) * np.array([-1.0, 1.0])[:, None]
-    start, end = start + rounding, end + rounding
-    travel = float(np.abs(end - start).max())
-    # The source is centimetres wide, so half a centimetre of travel may be taken at its middle.
-    times = max(1, min(24, math.ceil(travel / 0.5)))
-    low, high = (part[:, None, :] for part in limits[along])
-    open_ = 0.0
+    side = _below(machine, source, plane_cm, edges, points_cm[across])
+    low, high = limits[across]
+    # Of most pairs nothing is seen, because they lie under the jaws.
+    seen = np.flatnonzero(np.any((side[1:] > low.min(axis=0)) & (side[:-1] < high.max(axis=0)), axis=1))
+    rows = _share_within(side[seen], side[seen + 1], low, high)
+    leaves = (seen > 0) & (seen < len(edges) - 2)
+    open_ = np.matmul(
+        np.swapaxes(rows[:, leaves], 1, 2),
+        _between_tips(machine, beam_model, segments, seen[leaves] - 1, points_cm[along], limits[along]),
+    )
+    # Beyond the outermost leaves there is no leaf.
+    beyond = rows[:, ~leaves].sum(axis=1)
+    low, high = limits[along]
+    open_ += beyond[:, :, None] * np.maximum(high - low, 0.0)[:, None, :]
+    return open_ if along == "x" else np.swapaxes(open_, 1, 2)
+
+
+def _between_tips(
+    machine: Machine,
+    beam_model: BeamModel,
+    segments: Segments,
+    pairs: NDArray[np.intp],
+    points_cm: Array,
+    limits: tuple[Array, Array],
+) -> Array:
+    """Share of the extra-focal source between the tips of some leaf pairs and between the jaws, averaged over travel.
+
+    Parameters
+    ----------
+    machine, beam_model, segments : Machine, BeamModel, Segments
+        As in `visible_extra_focal`; the segments have leaves.
+    pairs : ndarray of int, shape (q,)
+        Leaf pairs that are asked for.
+    points_cm : ndarray, shape (m,)
+        Points along the leaves [cm].
+    limits : tuple of 2 ndarrays, shape (n, m) or (1, m)
+        What `_below_jaws` gives.
+
+    Returns
+    -------
+    ndarray, shape (n, q, m)
+    """
+    start, end = _tip_edges(machine, beam_model, segments)
+    times = int(_steps_of_travel(start, end).max())
+    start, end = start[:, :, pairs], end[:, :, pairs]
+    total = np.zeros((len(segments), len(pairs), len(points_cm)))
     for k in range(times):
         tips = start + (end - start) * ((k + 0.5) / times)
-        tip = [_on_source(machine, source, plane, tips[:, bank, :, None], points[along]) for bank in (0, 1)]
-        columns = _between(np.maximum(tip[0], low), np.minimum(tip[1], high), source.sigma_cm)
-        # Beyond the outermost leaves there is no leaf.
-        beyond = by_jaws[along][:, None, :]
-        columns = np.concatenate([beyond, columns, beyond], axis=1)
-        share = np.matmul(rows.transpose(0, 2, 1), columns)
-        open_ = open_ + (share if along == "x" else share.transpose(0, 2, 1)) / times
-    whole: Array = (open_ + beam_model.mlc_transmission * (seen - open_)) * light
-    return whole
+        tip = _below(machine, beam_model.extra_focal, machine.mlc.plane_cm, tips, points_cm)
+        total += _share_within(tip[:, 0], tip[:, 1], *limits)
+    total /= times
+    return total
+
+
+def _tip_edges(machine: Machine, beam_model: BeamModel, segments: Segments) -> tuple[Array, Array]:
+    """Edges that tips set for head scatter, at the start and at the end of segments, shape (n, 2, p) each [cm]."""
+    assert segments.leaf_start_cm is not None and segments.leaf_end_cm is not None
+    # Head scatter passes through rounded ends as the primary does: edges stand back by the strip that they pass (6).
+    rounding = leakage_width_cm(machine, beam_model) * np.array([-1.0, 1.0])[:, None]
+    start, end = (physical_tips(leaf, machine, beam_model) for leaf in (segments.leaf_start_cm, segments.leaf_end_cm))
+    return start + rounding, end + rounding
+
+
+def _steps_of_travel(start_cm: Array, end_cm: Array) -> NDArray[np.int64]:
+    """Steps in which the travel of leaves is averaged over in each segment, shape (n,); edges (n, 2, p) [cm]."""
+    travel = np.abs(end_cm - start_cm).max(axis=(1, 2))
+    # The source is centimetres wide, so half a centimetre of travel may be taken at its middle.
+    steps: NDArray[np.int64] = np.clip(np.ceil(travel / 0.5), 1, 24).astype(np.int64)
+    return steps
 
 
 def fluence_raster(
@@ -445,13 +502,13 @@ def _jaws(machine: Machine, segments: Segments) -> dict[str, tuple[Jaw, Array]]:
 
 
 def _on_source(machine: Machine, source: ExtraFocal, plane_cm: float, edge_cm: Array, point_cm: Array) -> Array:
-    """Project an edge from points of the isocentre plane onto the plane of the source (11).
+    """Project edges from points of the isocentre plane onto the plane of the source (11).
 
-    Counted from the middle of the source as the point sees it (13a) [cm].
+    Counted from the middle of the source as the point sees it (13a), shape (edges, points) [cm].
     """
     a = (plane_cm - source.distance_cm) / (machine.sad_cm - source.distance_cm)
     shift, _ = _seen_from_aside(machine, source)
-    return (edge_cm * (plane_cm / machine.sad_cm) - a * point_cm) / (1 - a) - shift * point_cm
+    return np.subtract.outer(edge_cm * (plane_cm / machine.sad_cm / (1 - a)), (a / (1 - a) + shift) * point_cm)
 
 
 def _seen_from_aside(machine: Machine, source: ExtraFocal) -> tuple[float, float]:
@@ -465,12 +522,67 @@ def _seen_from_aside(machine: Machine, source: ExtraFocal) -> tuple[float, float
     return alpha * beta * (source.sigma_cm / angle) ** 2, 0.5 * (alpha / angle) ** 2 * (1 - narrowing)
 
 
-def _between(low: Array, high: Array, sigma: float) -> Array:
-    """Share of a Gaussian of mean 0 between two limits; 0 where they cross."""
+def _below(machine: Machine, source: ExtraFocal, plane_cm: float, edge_cm: Array, point_cm: Array) -> Array:
+    """Share of the extra-focal source below edges in a plane, seen from points of the isocentre plane.
+
+    Parameters
+    ----------
+    machine, source : Machine, ExtraFocal
+        The head.
+    plane_cm : float
+        Distance of the plane from the target [cm].
+    edge_cm : ndarray, any shape
+        Edges, at the isocentre plane [cm].
+    point_cm : ndarray, shape (m,)
+        Points [cm].
+
+    Returns
+    -------
+    ndarray, shape of the edges and (m,)
+    """
     from scipy.special import ndtr
 
-    share: Array = np.maximum(ndtr(high / sigma) - ndtr(low / sigma), 0.0)
+    # Jaws that stand still and parked leaves come again and again.
+    distinct, which = np.unique(edge_cm, return_inverse=True)
+    sigmas = _on_source(machine, source, plane_cm, distinct, point_cm)
+    sigmas /= source.sigma_cm
+    share: Array = ndtr(sigmas, out=sigmas)[which.reshape(edge_cm.shape)]
     return share
+
+
+def _below_jaws(
+    machine: Machine, source: ExtraFocal, segments: Segments, axis: str, point_cm: Array
+) -> tuple[Array, Array]:
+    """Share of the extra-focal source below the lower and the upper edge of a pair of jaws.
+
+    Shape (n, m) each, seen from `m` points; (1, m) when all `n` segments have them at the same place.
+    """
+    jaw, position = _jaws(machine, segments).get(axis, (None, None))
+    if jaw is None or position is None:
+        return np.zeros((1, len(point_cm))), np.ones((1, len(point_cm)))
+    if np.all(position == position[0]):
+        position = position[:1]
+    below = _below(machine, source, jaw.plane_cm, position, point_cm)
+    return below[:, 0], below[:, 1]
+
+
+def _share_within(low: Array, high: Array, least: Array, most: Array) -> Array:
+    """Share of a source between two edges as far as it lies between two more; 0 where they cross.
+
+    Parameters
+    ----------
+    low, high : ndarray, shape (n, q, m) or (q, m)
+        Share below the edges of `q` openings.
+    least, most : ndarray, shape (n, m) or (1, m)
+        Share below the edges that bound all openings.
+
+    Returns
+    -------
+    ndarray, shape (n, q, m)
+    """
+    share: Array = np.minimum(high, most[:, None, :])
+    share -= np.maximum(low, least[:, None, :])
+    return np.maximum(share, 0.0, out=share)
 
 
 def _where_extra_focal_matters(
@@ -485,14 +597,22 @@ def _where_extra_focal_matters(
     chosen = np.unique(np.linspace(0, len(segments) - 1, min(len(segments), SEGMENTS_LOOKED_AT)).astype(int))
     points = {axis: np.arange(lo - LARGEST_MARGIN_CM, hi + LARGEST_MARGIN_CM + 0.5) for axis, (lo, hi) in reach.items()}
     found = np.zeros((len(points["y"]), len(points["x"])), dtype=bool)
-    for k in chosen:
-        seen = visible_extra_focal(machine, beam_model, segments.part(k, k + 1), points["x"], points["y"])[0]
-        found |= beam_model.extra_focal.weight * seen > negligible
+    for some in _alike(machine, beam_model, segments.at(chosen)):
+        seen = visible_extra_focal(machine, beam_model, some, points["x"], points["y"])
+        found |= np.any(beam_model.extra_focal.weight * seen > negligible, axis=0)
     wanted = {}
     for axis, across in (("x", 0), ("y", 1)):
         inside = points[axis][found.any(axis=across)]
         wanted[axis] = (float(inside[0]) - 1.0, float(inside[-1]) + 1.0) if len(inside) else reach[axis]
     return wanted
+
+
+def _alike(machine: Machine, beam_model: BeamModel, segments: Segments) -> list[Segments]:
+    """Segments sorted by the steps in which their travel is averaged over, which are those of the longest travel."""
+    if segments.leaf_boundaries_cm is None:
+        return [segments]
+    steps = _steps_of_travel(*_tip_edges(machine, beam_model, segments))
+    return [segments.at(np.flatnonzero(steps == count)) for count in np.unique(steps)]
 
 
 def _is_shaded(

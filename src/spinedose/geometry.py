@@ -10,6 +10,8 @@ gantry (g)  turned by the gantry angle about +y of f; the source sits at (0, 0, 
 collimator  (b) turned by the collimator angle about +z of g; X leaves and jaws move along x, Y jaws along y
 ==========  ===============================================================================================
 
+A function of angles takes one of them or arrays of any shape; it returns a matrix (3, 3) for each, shape (..., 3, 3).
+
 References
 ----------
 IEC 61217:2011, Radiotherapy equipment - Coordinates, movements and scales.
@@ -18,7 +20,7 @@ IEC 61217:2011, Radiotherapy equipment - Coordinates, movements and scales.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spinedose.errors import UnsupportedPlan
 
@@ -49,25 +51,25 @@ def table_from_patient(patient_position: str) -> Matrix:
         ) from None
 
 
-def fixed_from_table(couch_deg: float) -> Matrix:
-    """Rotation (3, 3), table to fixed: by the couch angle about +z (counterclockwise seen from above)."""
+def fixed_from_table(couch_deg: ArrayLike) -> Matrix:
+    """Rotations, table to fixed: by the couch angle about +z (counterclockwise seen from above)."""
     return rotation_about("z", couch_deg)
 
 
-def gantry_from_fixed(gantry_deg: float) -> Matrix:
-    """Rotation (3, 3), fixed to gantry: by minus the gantry angle about +y (the gantry turns clockwise, facing it)."""
-    return rotation_about("y", -gantry_deg)
+def gantry_from_fixed(gantry_deg: ArrayLike) -> Matrix:
+    """Rotations, fixed to gantry: by minus the gantry angle about +y (the gantry turns clockwise, facing it)."""
+    return rotation_about("y", -np.asarray(gantry_deg, dtype=np.float64))
 
 
-def collimator_from_gantry(collimator_deg: float) -> Matrix:
-    """Rotation (3, 3), gantry to collimator: by minus the collimator angle about +z (counterclockwise, source view)."""
-    return rotation_about("z", -collimator_deg)
+def collimator_from_gantry(collimator_deg: ArrayLike) -> Matrix:
+    """Rotations, gantry to collimator: by minus the collimator angle about +z (counterclockwise, source view)."""
+    return rotation_about("z", -np.asarray(collimator_deg, dtype=np.float64))
 
 
 def gantry_from_patient(
-    patient_position: str, couch_deg: float, gantry_deg: float, turn: Matrix | None = None
+    patient_position: str, couch_deg: ArrayLike, gantry_deg: ArrayLike, turn: Matrix | None = None
 ) -> Matrix:
-    """Rotation (3, 3), patient to gantry system; with the isocentre subtracted, `g = R @ (p - isocentre)`.
+    """Rotations, patient to gantry system; with the isocentre subtracted, `g = R @ (p - isocentre)`.
 
     `turn`, shape (3, 3), is how the patient is turned on the table, in the table system (`Setup.turn`); None: not at
     all.
@@ -75,7 +77,8 @@ def gantry_from_patient(
     on_table = table_from_patient(patient_position)
     if turn is not None:
         on_table = turn @ on_table
-    return gantry_from_fixed(gantry_deg) @ fixed_from_table(couch_deg) @ on_table
+    rotation: Matrix = gantry_from_fixed(gantry_deg) @ fixed_from_table(couch_deg) @ on_table
+    return rotation
 
 
 def beam_direction(patient_position: str, couch_deg: float, gantry_deg: float) -> NDArray[np.float64]:
@@ -84,16 +87,31 @@ def beam_direction(patient_position: str, couch_deg: float, gantry_deg: float) -
     return direction
 
 
-def rotation_about(axis: str, angle_deg: float) -> Matrix:
-    """Right-handed rotation (3, 3) of vectors about the axis x, y or z; exact for multiples of 90 degrees."""
-    quarter, rest = divmod(angle_deg, 90.0)
-    if rest == 0.0:
-        c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[int(quarter) % 4]
-    else:
-        c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
-    if axis == "x":
-        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]], dtype=float)
-    if axis == "y":
-        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=float)
-    assert axis == "z", axis
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=float)
+_FIRST_AND_SECOND = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}
+"""The other two axes, in the order in which a right-handed rotation takes one into the next."""
+
+
+def rotation_about(axis: str, angle_deg: ArrayLike) -> Matrix:
+    """Right-handed rotations of vectors about the axis x, y or z; exact for multiples of 90 degrees.
+
+    Parameters
+    ----------
+    axis : str
+        The axis.
+    angle_deg : array_like
+        Angles of any shape [degrees].
+
+    Returns
+    -------
+    ndarray, shape of the angles and (3, 3)
+    """
+    angle = np.asarray(angle_deg, dtype=np.float64)
+    quarter, rest = np.divmod(angle, 90.0)
+    quarter = quarter % 4
+    c = np.where(rest == 0, np.where(quarter % 2 == 1, 0.0, 1.0 - quarter), np.cos(np.radians(angle)))
+    s = np.where(rest == 0, np.where(quarter % 2 == 1, 2.0 - quarter, 0.0), np.sin(np.radians(angle)))
+    first, second = _FIRST_AND_SECOND[axis]
+    rotation = np.broadcast_to(np.eye(3), (*angle.shape, 3, 3)).copy()
+    rotation[..., first, first] = rotation[..., second, second] = c
+    rotation[..., second, first], rotation[..., first, second] = s, -s
+    return rotation

@@ -12,14 +12,15 @@ import math
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spinedose._arguments import PATH, expect
 from spinedose._resources import folder
@@ -31,6 +32,9 @@ Made = TypeVar("Made")
 
 SCHEMA_VERSION = 1
 """Version of the machine and beam files that this module reads."""
+
+MACHINES_KEPT = 32
+"""Machines that are not made again while the content of their files stays as it is."""
 
 BOUNDARY_TOLERANCE_CM = 0.01
 """Leaf boundaries of a plan must agree with the machine's within 0.1 mm: a tenth of the narrowest leaf would show."""
@@ -123,12 +127,12 @@ class SpotComponent:
         _prove(0 <= self.sigma_x_cm < 1 and 0 <= self.sigma_y_cm < 1, "A spot sigma lies outside 0 to 1 cm")
         _prove(math.isfinite(self.rotation_deg), "A spot rotation is not a number")
 
-    def covariance_cm2(self, collimator_deg: float = 0.0) -> Array:
-        """Covariance matrix (2, 2) of the spot in the collimator system [cm^2]."""
-        angle = math.radians(self.rotation_deg - collimator_deg)
-        c, s = math.cos(angle), math.sin(angle)
-        turn = np.array([[c, -s], [s, c]])
-        covariance: Array = turn @ np.diag([self.sigma_x_cm**2, self.sigma_y_cm**2]) @ turn.T
+    def covariance_cm2(self, collimator_deg: ArrayLike = 0.0) -> Array:
+        """Covariance matrices of the spot in the collimator system, shape of the angles [degrees] and (2, 2) [cm^2]."""
+        angle = np.radians(self.rotation_deg - np.asarray(collimator_deg, dtype=np.float64))
+        c, s = np.cos(angle), np.sin(angle)
+        turn = np.stack([np.stack([c, -s], axis=-1), np.stack([s, c], axis=-1)], axis=-2)
+        covariance: Array = (turn * np.array([self.sigma_x_cm, self.sigma_y_cm]) ** 2) @ np.swapaxes(turn, -1, -2)
         return covariance
 
 
@@ -522,17 +526,37 @@ def read_machine(name_or_file: str | Path) -> Machine:
     """
     expect("The machine", name_or_file, PATH, "a name or a folder", "See list_machines()")
     place = machine_folder(name_or_file)
-    files = [place / "machine.toml", *sorted(path for path in place.glob("*.toml") if path.name != "machine.toml")]
+    paths = [place / "machine.toml", *sorted(path for path in place.glob("*.toml") if path.name != "machine.toml")]
+    files = tuple((path.name, path.read_bytes()) for path in paths)
+    return _with_own_provenance(_machine_of(place.resolve().name, place.name, files))
+
+
+def _with_own_provenance(machine: Machine) -> Machine:
+    """The same machine with a provenance of its own, the only part of it that can be changed."""
+    beams = {name: replace(beam, provenance=deepcopy(dict(beam.provenance))) for name, beam in machine.beams.items()}
+    return replace(machine, beams=beams, provenance=deepcopy(dict(machine.provenance)))
+
+
+@lru_cache(maxsize=MACHINES_KEPT)
+def _machine_of(name: str, place: str, files: tuple[tuple[str, bytes], ...]) -> Machine:
+    """The machine that files describe, kept by their content: a change of a file can neither be missed nor be old.
+
+    Parameters
+    ----------
+    name : str
+        Of the machine.
+    place : str
+        Name of the folder, for what is wrong with a file.
+    files : tuple of (str, bytes)
+        Names and contents; `machine.toml` is the first, each of the others is a beam.
+    """
     digest = hashlib.sha256()
-    tables = {}
-    for path in files:
-        content = path.read_bytes()
+    for file, content in files:
         # Git may check text out with other line ends; that must not change the identity of the data.
-        digest.update(path.name.encode() + b"\0" + content.replace(b"\r\n", b"\n") + b"\0")
-        tables[path] = _Table.read(path, content)
-    machine = tables.pop(files[0])
-    beams = {path.stem: _beam_from(table) for path, table in tables.items()}
-    return _machine_from(machine, place.resolve().name, beams, digest.hexdigest())
+        digest.update(file.encode() + b"\0" + content.replace(b"\r\n", b"\n") + b"\0")
+    machine, *tables = (_Table.read(f"{place}/{file}", content) for file, content in files)
+    beams = {Path(file).stem: _beam_from(table) for (file, _), table in zip(files[1:], tables, strict=True)}
+    return _machine_from(machine, name, beams, digest.hexdigest())
 
 
 def machine_for_beam(
@@ -639,8 +663,7 @@ class _Table:
         self.content, self.where = dict(content), where
 
     @classmethod
-    def read(cls, path: Path, content: bytes) -> _Table:
-        where = f"{path.parent.name}/{path.name}"
+    def read(cls, where: str, content: bytes) -> _Table:
         try:
             table = cls(tomllib.loads(content.decode("utf-8")), where)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

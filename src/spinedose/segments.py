@@ -76,11 +76,15 @@ class Segments:
 
     def part(self, first: int, last: int) -> Segments:
         """Segments `first` up to but not including `last`."""
+        return self.at(slice(first, last))
+
+    def at(self, index: slice | NDArray[np.intp]) -> Segments:
+        """Segments of a range, or those with given numbers (in that order)."""
         chosen = {}
         for item in fields(self):
             value = getattr(self, item.name)
             whole = not isinstance(value, np.ndarray) or item.name == "leaf_boundaries_cm"
-            chosen[item.name] = value if whole else value[first:last]
+            chosen[item.name] = value if whole else value[index]
         return Segments(**chosen)
 
 
@@ -114,19 +118,17 @@ def segment_beam(beam: Beam, *, max_gantry_step_deg: float = 1.0, max_jaw_step_c
         if not (math.isfinite(step) and step > 0):
             raise InvalidInput(f"{name} is {step}", "a step must be positive")
     share = np.diff(beam.cumulative_meterset)
-    pieces = np.zeros(len(share), dtype=int)
-    for i in np.flatnonzero(share > 0):
-        steps = [
-            abs(angle[i + 1] - angle[i]) / max_gantry_step_deg
-            for angle in (beam.gantry_deg, beam.collimator_deg, beam.couch_deg)
-        ]
-        steps += [
-            np.abs(jaw[i + 1] - jaw[i]).max() / max_jaw_step_cm
-            for jaw in (beam.jaw_x_cm, beam.jaw_y_cm)
-            if jaw is not None
-        ]
-        # A hair of slack keeps 2.0000000001 degrees from becoming three pieces.
-        pieces[i] = max(1, math.ceil(max(steps) - 1e-6))
+    steps = [
+        np.abs(np.diff(angle)) / max_gantry_step_deg for angle in (beam.gantry_deg, beam.collimator_deg, beam.couch_deg)
+    ]
+    steps += [
+        np.abs(np.diff(jaw, axis=0)).max(axis=1) / max_jaw_step_cm
+        for jaw in (beam.jaw_x_cm, beam.jaw_y_cm)
+        if jaw is not None
+    ]
+    # A hair of slack keeps 2.0000000001 degrees from becoming three pieces.
+    least = np.maximum(np.ceil(np.max(steps, axis=0) - 1e-6), 1).astype(int)
+    pieces = np.where(share > 0, least, 0)
     control_point = np.repeat(np.arange(len(share)), pieces)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
     start = (np.arange(len(control_point)) - first) / pieces[control_point]

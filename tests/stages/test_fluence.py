@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
+from scipy.special import ndtr
 
 from spinedose.backends.base import Backend
+from spinedose.backends.head import jaw_profile
 from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.exposure import on_host
 from spinedose.fluence_model import (
@@ -29,6 +31,7 @@ from spinedose.fluence_model import (
     fluence_raster,
     leaf_air_cm,
     leaf_tip,
+    leakage_width_cm,
     physical_tips,
     visible_extra_focal,
 )
@@ -739,6 +742,127 @@ def test_extra_focal_source_is_averaged_over_leaf_travel() -> None:
         for at in (leaf[0] * (1 - w) + leaf[1] * w for w in 0.5 * (weights[1:] + weights[:-1]))
     ]
     np.testing.assert_allclose(whole, np.mean(static, axis=0), atol=2e-3)
+
+
+def seen_by_one(machine: Machine, one: Segments, times: int, x_cm: np.ndarray, y_cm: np.ndarray) -> np.ndarray:
+    """Equations (11) to (13) as they stand, for one segment: pair by pair, travel in as many steps as told."""
+    model = machine.beam("6X")
+    source, points = model.extra_focal, {"x": x_cm, "y": y_cm}
+    angle, alpha = math.radians(source.scatter_angle_deg), 1 / (machine.sad_cm - source.distance_cm)
+    beta = alpha + 1 / source.distance_cm
+    shift = alpha * beta * (source.sigma_cm / angle) ** 2
+    fall = 0.5 * (alpha / angle) ** 2 * (1 - (beta * source.sigma_cm / angle) ** 2)
+
+    def projected(edge_cm: float, plane_cm: float, axis: str) -> np.ndarray:
+        a = (plane_cm - source.distance_cm) / (machine.sad_cm - source.distance_cm)
+        return (edge_cm * plane_cm / machine.sad_cm - a * points[axis]) / (1 - a) - shift * points[axis]
+
+    def between(low_cm: np.ndarray, high_cm: np.ndarray) -> np.ndarray:
+        return np.maximum(ndtr(high_cm / source.sigma_cm) - ndtr(low_cm / source.sigma_cm), 0.0)
+
+    limits = {}
+    for axis, jaw, at_cm in (("x", machine.jaw_x, one.jaw_x_cm), ("y", machine.jaw_y, one.jaw_y_cm)):
+        wide = at_cm[0] if jaw is not None and at_cm is not None else (-math.inf, math.inf)
+        limits[axis] = [projected(edge, jaw.plane_cm if jaw is not None else 50.0, axis) for edge in wide]
+    by_jaws = {axis: between(*limits[axis]) for axis in limits}
+    light = np.exp(-fall * y_cm**2)[:, None] * np.exp(-fall * x_cm**2)
+    seen = np.outer(by_jaws["y"], by_jaws["x"])
+    if one.leaf_boundaries_cm is None or one.leaf_start_cm is None or one.leaf_end_cm is None:
+        return seen * light
+    along, across = one.leaf_axis, "y" if one.leaf_axis == "x" else "x"
+    start, end = (physical_tips(leaf, machine, model)[0] for leaf in (one.leaf_start_cm, one.leaf_end_cm))
+    edges, strip = [-math.inf, *one.leaf_boundaries_cm, math.inf], leakage_width_cm(machine, model)
+    plane, open_ = machine.mlc.plane_cm, np.zeros((len(points[across]), len(points[along])))
+    for pair in range(-1, len(edges) - 2):
+        side = [projected(edges[pair + 1 + k], plane, across) for k in (0, 1)]
+        row = between(np.maximum(side[0], limits[across][0]), np.minimum(side[1], limits[across][1]))
+        if pair in (-1, len(edges) - 3):
+            open_ += np.outer(row, by_jaws[along])
+            continue
+        for k in range(times):
+            tips = start[:, pair] + (end[:, pair] - start[:, pair]) * (k + 0.5) / times
+            low, high = (projected(tips[b] + (-strip, strip)[b], plane, along) for b in (0, 1))
+            column = between(np.maximum(low, limits[along][0]), np.minimum(high, limits[along][1]))
+            open_ += np.outer(row, column) / times
+    open_ = open_ if along == "x" else open_.T
+    return (open_ + model.mlc_transmission * (seen - open_)) * light
+
+
+def moving_leaves(case: str) -> tuple[Machine, Segments, int]:
+    """A head, four segments whose leaves partly stand still, and the steps that the longest travel takes."""
+    rng = np.random.default_rng(5)
+    axis = "y" if case == "leaves along y" else "x"
+    jaws = {"jaw_x": None} if case == "one pair of jaws" else {}
+    source = ExtraFocal(12.5, 1.6, 0.08, scatter_angle_deg=14.0)
+    machine = head(read_machine("varian-truebeam-m120").beam("6X"), axis=axis, tongue_cm=0.04, **jaws)
+    machine = replace(machine, beams={"6X": replace(machine.beam("6X"), extra_focal=source)})
+    start = np.stack([rng.uniform(-4, 0, (4, 40)), rng.uniform(0, 4, (4, 40))], axis=1)
+    end = start + (1.9 if case == "long travel" else 0.3) * rng.uniform(-1, 1, start.shape)
+    start[:, :, :12] = end[:, :, :12] = 0.0  # parked and closed
+    jaw = np.tile([-3.0, 4.0], (4, 1))
+    moved = jaw + rng.uniform(-1, 1, jaw.shape)
+    wide = np.tile([-15.0, 12.0], (4, 1))  # open beyond the outermost leaves
+    segments = Segments(
+        np.ones(4), np.zeros(4), np.zeros(4), np.zeros(4),
+        None if jaws else moved if case == "moving jaws" else jaw,
+        wide if case == "beyond the leaves" else moved if case == "moving jaws" else jaw,
+        machine.mlc.boundaries_cm, start, end, axis, np.arange(4),
+    )  # fmt: skip
+    return machine, segments, 4 if case == "long travel" else 1
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["short travel", "long travel", "moving jaws", "leaves along y", "one pair of jaws", "beyond the leaves"],
+)
+def test_extra_focal_source_is_seen_alike_from_all_segments_at_once(case: str) -> None:
+    machine, segments, times = moving_leaves(case)
+    x, y = np.arange(-9.0, 9.1, 2.0), np.arange(-12.0, 12.1, 3.0)
+    seen = visible_extra_focal(machine, machine.beam("6X"), segments, x, y)
+    wanted = [seen_by_one(machine, segments.part(k, k + 1), times, x, y) for k in range(4)]
+    np.testing.assert_allclose(seen, wanted, rtol=1e-9, atol=1e-14)
+
+
+def test_extra_focal_source_is_seen_without_leaves_as_jaws_leave_it() -> None:
+    machine, segments, _ = moving_leaves("short travel")
+    bare = replace(segments, leaf_boundaries_cm=None, leaf_start_cm=None, leaf_end_cm=None)
+    x, y = np.arange(-9.0, 9.1, 2.0), np.arange(-12.0, 12.1, 3.0)
+    seen = visible_extra_focal(machine, machine.beam("6X"), bare, x, y)
+    assert seen.shape == (4, len(y), len(x))
+    np.testing.assert_allclose(seen, [seen_by_one(machine, bare.part(0, 1), 1, x, y)] * 4, rtol=1e-9, atol=1e-14)
+
+
+def test_raster_is_that_of_its_segments_one_by_one() -> None:
+    """Travel is averaged over in as many steps as a segment needs, whatever the others need."""
+    machine, segments, _ = moving_leaves("long travel")
+    still = replace(segments, leaf_end_cm=segments.leaf_start_cm)
+    mixed = replace(segments, leaf_end_cm=np.concatenate([still.leaf_start_cm[:2], segments.leaf_end_cm[2:]]))
+    whole = fluence_raster(mixed, machine, machine.beam("6X"))
+    parts = [fluence_raster(mixed.part(k, k + 1), machine, machine.beam("6X")) for k in range(4)]
+    assert whole.xs_cm[0] == pytest.approx(min(part.xs_cm[0] for part in parts))
+    assert whole.xs_cm[-1] == pytest.approx(max(part.xs_cm[-1] for part in parts))
+    assert whole.ys_cm[0] == pytest.approx(min(part.ys_cm[0] for part in parts))
+    assert whole.ys_cm[-1] == pytest.approx(max(part.ys_cm[-1] for part in parts))
+
+
+@pytest.mark.parametrize("is_moving", [False, True])
+def test_jaws_blur_segment_by_segment(is_moving: bool) -> None:
+    """Equation (8): the mean over a pixel of the Gaussian edges, summed on a fine grid."""
+    spot = (SpotComponent(0.7, 0.05, 0.12, 20.0), SpotComponent(0.3, 0.2, 0.1))
+    machine = head(ideal_beam(spot=spot, jaw_x_transmission=0.004))
+    segments = moving_leaves("moving jaws" if is_moving else "short travel")[1]
+    segments = replace(segments, collimator_deg=np.array([0.0, 40.0, 40.0, 90.0]) if is_moving else np.full(4, 30.0))
+    assert segments.jaw_x_cm is not None
+    points, fine = np.arange(-8.0, 8.05, 0.1), (np.arange(200) + 0.5) / 2000 - 0.05
+    wanted = np.zeros((4, len(points)))
+    for k, (jaw, angle) in enumerate(zip(segments.jaw_x_cm, segments.collimator_deg, strict=True)):
+        for part in spot:
+            sigma = 60 / 40 * math.sqrt(part.covariance_cm2(float(angle))[0, 0])  # jaws at 40 cm
+            at = points[:, None] + fine
+            wanted[k] += part.weight * (ndtr((at - jaw[0]) / sigma) - ndtr((at - jaw[1]) / sigma)).mean(axis=1)
+    found = jaw_profile(machine, machine.beam("6X"), segments, "x", points, 0.1)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 0.004 + 0.996 * wanted, atol=1e-6)
 
 
 def test_electrons_of_a_large_field_have_their_weight(fluence: Stage) -> None:

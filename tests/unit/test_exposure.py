@@ -25,7 +25,7 @@ from spinedose.exposure import (
     window,
 )
 from spinedose.fluence_model import FluenceMaps, Raster
-from spinedose.geometry import beam_direction, gantry_from_patient
+from spinedose.geometry import beam_direction, collimator_from_gantry, gantry_from_patient
 from spinedose.grid import Grid
 from spinedose.machine import read_machine
 from spinedose.segments import segment_beam
@@ -217,6 +217,13 @@ def test_rotations_point_at_the_source() -> None:
     np.testing.assert_allclose(-rotation[0, 2], beam_direction("FFP", 40.0, 30.0), atol=1e-12)
 
 
+def test_rotations_of_many_segments_are_those_of_each() -> None:
+    gantry, collimator, couch = np.random.default_rng(3).uniform(-180, 360, (3, 5))
+    found = collimator_rotations(gantry, collimator, couch, "HFP")
+    for g, c, s, one in zip(gantry, collimator, couch, found, strict=True):
+        np.testing.assert_allclose(one, collimator_from_gantry(c) @ gantry_from_patient("HFP", s, g), atol=1e-12)
+
+
 def test_voxel_axes() -> None:
     """Gantry 90 on a supine patient: patient y (posterior) is collimator x, up to sign; x is along the beam."""
     rotation = collimator_rotations(np.array([90.0]), np.zeros(1), np.zeros(1), "HFS")
@@ -260,6 +267,24 @@ def test_reached_box_holds_all_voxels_in_the_window_and_few_more() -> None:
         assert fans.u_cm <= reach.u_low and fans.u_cm + 0.5 * (fans.nu - 1) > reach.u_high
         assert fans.v_cm <= reach.v_low and fans.v_cm + 0.5 * (fans.nv - 1) > reach.v_high
         assert fans.top_cm[0] > here[..., 2].max() and fans.top_cm[0] - 0.5 * (fans.nz - 1) < here[..., 2].min()
+
+
+def test_reached_box_of_many_groups_holds_the_corners_of_each() -> None:
+    """Plainly: every corner of the window on the highest and on the lowest plane of every group."""
+    reach, centre = Window(-2.0, 3.0, -1.5, 1.0), np.array([1.0, -2.0, 0.5])
+    rotation = gantry_from_patient("HFS", np.array([0.0, 10.0, 350.0]), np.array([20.0, 100.0, 300.0]))
+    fans = make_fans(GRID, rotation, centre, 100.0, reach, 0.5, 0.5)
+    points = []
+    for turn in rotation:
+        height = (corners(GRID) - centre) @ turn[2]
+        for z in (height.min(), height.max()):
+            for u in (reach.u_low, reach.u_high):
+                for v in (reach.v_low, reach.v_high):
+                    points.append(turn.T @ [u * (1 - z / 100), v * (1 - z / 100), z] + centre)
+    low, high = reached_box(GRID, fans, reach)
+    first, last = (GRID.indices_of(f(points, axis=0)) for f in (np.min, np.max))
+    assert low == tuple(np.clip(np.floor(first + 0.5), 0, 40).astype(int))
+    assert high == tuple(np.clip(np.ceil(last + 0.5), 0, 40).astype(int))
 
 
 def test_box_of_a_beam_that_misses_is_empty() -> None:

@@ -15,6 +15,7 @@ from spinedose.geometry import (
     fixed_from_table,
     gantry_from_fixed,
     gantry_from_patient,
+    rotation_about,
     table_from_patient,
 )
 
@@ -106,3 +107,30 @@ def test_a_full_turn_changes_nothing(angle: float) -> None:
 def test_quarter_turns_are_exact() -> None:
     for angle in (-90, 0, 90, 180, 270, 360, 450):
         assert set(np.unique(gantry_from_fixed(angle))) <= {-1.0, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_arrays_of_angles_give_the_rotation_of_each(axis: str) -> None:
+    """Against the matrices as they are written on paper; quarter turns among them."""
+    angle = np.array([[-720.0, -90.0, -30.0], [0.0, 90.0, 123.4], [180.0, 270.0, 400.0]])
+    found = rotation_about(axis, angle)
+    assert found.shape == (3, 3, 3, 3)
+    for k in np.ndindex(3, 3):
+        c, s = np.cos(np.radians(angle[k])), np.sin(np.radians(angle[k]))
+        paper = {
+            "x": [[1, 0, 0], [0, c, -s], [0, s, c]],
+            "y": [[c, 0, s], [0, 1, 0], [-s, 0, c]],
+            "z": [[c, -s, 0], [s, c, 0], [0, 0, 1]],
+        }
+        np.testing.assert_allclose(found[k], paper[axis], atol=EXACT)
+        np.testing.assert_array_equal(found[k], rotation_about(axis, float(angle[k])))
+        if angle[k] % 90 == 0:
+            assert set(np.unique(found[k])) <= {-1.0, 0.0, 1.0}
+
+
+def test_arrays_of_couch_and_gantry_angles_go_together() -> None:
+    couch, gantry, turn = np.array([0.0, 20.0]), np.array([90.0, 37.0]), fixed_from_table(3.0)
+    found = gantry_from_patient("FFP", couch, gantry, turn)
+    for k in range(2):
+        alone = gantry_from_patient("FFP", float(couch[k]), float(gantry[k]), turn)
+        np.testing.assert_allclose(found[k], alone, atol=EXACT)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spinedose._resources import folder
 from spinedose.errors import BeamDataError, InvalidInput, UnknownMachine
+from spinedose.geometry import rotation_about
 from spinedose.machine import (
     Calibration,
     ElectronContamination,
@@ -113,6 +117,40 @@ def test_the_hash_follows_the_content_and_not_the_line_ends(tmp_path: Path) -> N
     assert read_machine(place).data_hash == original
     edit(beam, "gy_per_mu = 0.00812", "gy_per_mu = 0.00813")
     assert read_machine(place).data_hash != original
+
+
+def test_files_are_parsed_once_and_read_anew_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change keeps the size of the file and its time."""
+    place, parse, parsed = copy_of("elekta-agility", tmp_path), tomllib.loads, []
+
+    def counted(text: str) -> dict[str, Any]:
+        parsed.append(text)
+        return parse(text)
+
+    edit(place / "6X.toml", "gy_per_mu = 0.00812", "gy_per_mu = 0.00814")
+    first = read_machine(place)
+    monkeypatch.setattr(tomllib, "loads", counted)
+    again = read_machine(place)
+    assert not parsed
+    assert again.data_hash == first.data_hash and again.beam("6X").spectrum is first.beam("6X").spectrum
+    before = (place / "6X.toml").stat()
+    edit(place / "6X.toml", "gy_per_mu = 0.00814", "gy_per_mu = 0.00815")
+    os.utime(place / "6X.toml", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_machine(place).beam("6X").calibration.gy_per_mu == 0.00815
+    assert len(parsed) == 2 and first.beam("6X").calibration.gy_per_mu == 0.00814
+
+
+def test_a_machine_takes_its_name_from_its_folder_even_when_the_files_are_alike(tmp_path: Path) -> None:
+    place = copy_of("elekta-agility", tmp_path)
+    assert read_machine(place).name == "elekta-agility"
+    assert read_machine(place.rename(tmp_path / "ours")).name == "ours"
+
+
+def test_whoever_changes_a_provenance_changes_nobody_elses(tmp_path: Path) -> None:
+    place = copy_of("elekta-agility", tmp_path)
+    one = read_machine(place)
+    one.beam("6X").provenance["setup"]["depth_shift_cm"] = 9.0
+    assert read_machine(place).beam("6X").provenance["setup"].get("depth_shift_cm") != 9.0
 
 
 @pytest.mark.parametrize(
@@ -255,3 +293,12 @@ def test_spot_turns_against_the_collimator() -> None:
     np.testing.assert_allclose(spot.covariance_cm2(90.0), np.diag([0.01, 0.04]), atol=1e-12)
     # At 45 degrees: vector (1, 0) in the gantry system is (1, -1) / sqrt 2 in the collimator's: negative correlation.
     np.testing.assert_allclose(spot.covariance_cm2(45.0), [[0.025, -0.015], [-0.015, 0.025]], atol=1e-12)
+
+
+def test_spot_at_many_collimator_angles_is_that_at_each() -> None:
+    spot, angle = SpotComponent(1.0, 0.2, 0.1, rotation_deg=15.0), np.array([[0.0, 30.0], [90.0, 300.0]])
+    found = spot.covariance_cm2(angle)
+    assert found.shape == (2, 2, 2, 2)
+    for k in np.ndindex(2, 2):
+        turn = rotation_about("z", 15.0 - angle[k])[:2, :2]
+        np.testing.assert_allclose(found[k], turn @ np.diag([0.04, 0.01]) @ turn.T, atol=1e-15)

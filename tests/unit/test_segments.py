@@ -97,3 +97,12 @@ def test_part_keeps_what_belongs_together() -> None:
         np.asarray(part.leaf_boundaries_cm), np.asarray(whole.leaf_boundaries_cm)
     )
     assert part.leaf_end_cm is not None and part.leaf_end_cm.shape == (3, 2, 2)
+
+
+def test_segments_can_be_taken_by_number() -> None:
+    segments = segment_beam(beam())
+    some = segments.at(np.array([4, 1]))
+    np.testing.assert_array_equal(some.meterset_mu, segments.meterset_mu[[4, 1]])
+    assert some.leaf_start_cm is not None and segments.leaf_start_cm is not None
+    np.testing.assert_array_equal(some.leaf_start_cm, segments.leaf_start_cm[[4, 1]])
+    np.testing.assert_array_equal(some.leaf_boundaries_cm, segments.leaf_boundaries_cm)

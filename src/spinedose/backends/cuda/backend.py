@@ -97,6 +97,7 @@ PIECES = 8
 """Pieces in which moments are multiplied with themselves, summed in double precision. Every other row of voxels is looked
 at, as on a chessboard of slices and rows."""
 
+
 @lru_cache(maxsize=1)
 def _threads() -> ThreadpoolController:
     """Thread pools of the process; to find them takes 10 ms where many libraries are loaded."""
@@ -450,7 +451,9 @@ class CudaBackend(Backend):
             matrix = source_matrix(cones, directions, moments.order)
             combine, weights = compress(matrix, covariance, tolerance)
         values = self._spacious((len(combine), n0, n1, n2))
-        self.xp.matmul(self.upload(combine, np.float32), stored.reshape(count, -1), out=values.reshape(len(combine), -1))
+        self.xp.matmul(
+            self.upload(combine, np.float32), stored.reshape(count, -1), out=values.reshape(len(combine), -1)
+        )
         return _Combined(moments.low, values, weights.astype(np.float32))
 
     def _spacious(self, shape: tuple[int, ...]) -> Any:
@@ -635,7 +638,10 @@ class _Slabs:
         """Sources of some directions, (directions K, voxels): the field's where there is one, for the halo's moments are
         in it."""
         stages = self._slabs[0].halo.weights.shape[1] if self._slabs else 1
-        sources, none = backend.xp.empty((stages * len(chosen), self.voxels), np.float32), box_struct((0,) * 3, (0,) * 3)
+        sources, none = (
+            backend.xp.empty((stages * len(chosen), self.voxels), np.float32),
+            box_struct((0,) * 3, (0,) * 3),
+        )
         for slab in self._slabs:
             slab.halo.add_sources(backend, chosen, none if slab.field is None else slab.field.box, self.box, sources)
             if slab.field is not None:

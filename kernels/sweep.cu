@@ -48,6 +48,55 @@ __device__ inline bool step_aside(int& at, int by, int n) {
     return true;
 }
 
+// A thread of `correlate` multiplies SIDE moments with SIDE, of every LANES-th voxel of a row.
+#define SIDE 4
+#define LANES 8
+
+// Sums over voxels of moment times moment, for the few combinations that matter (equation 9); of every other row, as on a
+// chessboard of slices and rows.
+//   launch: LANES threads a tile of SIDE x SIDE pairs i <= j and a part of the rows, 128 a block; tiles of the same rows
+//     follow each other, and find them in the caches
+//   moments: (count, n0, n1, n2); parts: into which the rows are cut
+//   products: (parts, LANES, count, count), written in tiles with i <= j; a thread owns its tile in its own sums
+extern "C" __global__ void __launch_bounds__(128) correlate(
+    const float* __restrict__ moments, int count, Shape grid, int parts, float* __restrict__ products) {
+    const int side = (count + SIDE - 1) / SIDE, tiles = side * (side + 1) / 2, all = grid.n0 * grid.n1;
+    const int thread = blockIdx.x * blockDim.x + threadIdx.x, lane = thread % LANES, part = thread / LANES / tiles;
+    if (part >= parts) return;
+    int i = 0, j = thread / LANES % tiles;
+    for (; j >= side - i; ++i) j -= side - i;
+    const int low = SIDE * i, other = SIDE * (i + j);
+    const size_t voxels = size_t(all) * grid.n2;
+    float sum[SIDE][SIDE];
+#pragma unroll
+    for (int k = 0; k < SIDE; ++k)
+#pragma unroll
+        for (int n = 0; n < SIDE; ++n) sum[k][n] = 0.0f;
+    const int rows = (all + parts - 1) / parts;
+    for (int row = part * rows; row < min((part + 1) * rows, all); ++row) {
+        if ((row / grid.n1 + row % grid.n1) % 2 != 0) continue;
+#pragma unroll 1
+        for (int x = lane; x < grid.n2; x += LANES) {
+            const float* here = moments + size_t(row) * grid.n2 + x;
+            float second[SIDE];
+#pragma unroll
+            for (int n = 0; n < SIDE; ++n) second[n] = here[min(other + n, count - 1) * voxels];
+#pragma unroll
+            for (int k = 0; k < SIDE; ++k) {
+                const float first = here[min(low + k, count - 1) * voxels];
+#pragma unroll
+                for (int n = 0; n < SIDE; ++n) sum[k][n] += first * second[n];
+            }
+        }
+    }
+    float* out = products + size_t(LANES * part + lane) * count * count;
+#pragma unroll
+    for (int k = 0; k < SIDE; ++k)
+#pragma unroll
+        for (int n = 0; n < SIDE; ++n)
+            if (low + k < count && other + n < count) out[(low + k) * count + other + n] = sum[k][n];
+}
+
 // A thread of `make_sources` makes sources of VOXELS voxels, 32 apart, for ROWS stages: each number that it reads serves
 // 8 or 12 multiplications.
 #define VOXELS 8
@@ -95,6 +144,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const unsigned first = warp / rows * 32 * VOXELS + threadIdx.x % 32, voxels = own.n0 * own.n1 * own.n2;
     if (first >= voxels || are_skipped(first, 32 * (VOXELS - 1), own, skipped)) return;
     float sum[ROWS][VOXELS], next[VOXELS];
+    Four next_weight[ROWS / 4];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k)
 #pragma unroll
@@ -103,23 +153,28 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const Four* weight = weights + row / 4;
 #pragma unroll
     for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];
+#pragma unroll
+    for (int k = 0; k < ROWS / 4; ++k) next_weight[k] = weight[k];
 #pragma unroll 1
     for (int r = 0; r < count; ++r) {
         float v[VOXELS];
+        Four w[ROWS / 4];
 #pragma unroll
         for (int j = 0; j < VOXELS; ++j) v[j] = next[j];
-        if (r + 1 < count) value += voxels;
+#pragma unroll
+        for (int k = 0; k < ROWS / 4; ++k) w[k] = next_weight[k];
+        if (r + 1 < count) {
+            value += voxels;
+            weight += padded / 4;
+        }
 #pragma unroll
         for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];  // on their way while these are multiplied
 #pragma unroll
-        for (int k = 0; k < ROWS / 4; ++k) {
-            const Four w = weight[k];
+        for (int k = 0; k < ROWS / 4; ++k) next_weight[k] = weight[k];
 #pragma unroll
-            for (int n = 0; n < 4; ++n)
+        for (int k = 0; k < ROWS; ++k)
 #pragma unroll
-                for (int j = 0; j < VOXELS; ++j) sum[4 * k + n][j] += w.at[n] * v[j];
-        }
-        weight += padded / 4;
+            for (int j = 0; j < VOXELS; ++j) sum[k][j] += w[k / 4].at[k % 4] * v[j];
     }
     const size_t all = size_t(whole.n0) * whole.n1 * whole.n2;
 #pragma unroll

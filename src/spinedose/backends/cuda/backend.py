@@ -62,7 +62,7 @@ KERNELS = {
     "fluence": ("leaf_pairs", "leaf_crossings", "draw_leaves", "shade", "multiply_by_voxel", "add_scattered"),
     "depth": ("radiological_depth",),
     "terma": ("release", "add_moments", "add_moments_3", "add_moments_6"),
-    "sweep": ("make_sources", "sweep", "exchange", "add_up"),
+    "sweep": ("correlate", "make_sources", "sweep", "exchange", "add_up"),
     "gamma": ("find_gamma",),
 }
 """Kernels of each file in `kernels/`."""
@@ -93,9 +93,14 @@ MOST_DIRECTIONS = 32
 LARGE_BYTES = 1 << 20
 """Arrays from this size on come to the host through pinned memory, of which CuPy keeps what is given back."""
 
-PIECES = 8
-"""Pieces in which moments are multiplied with themselves, summed in double precision. Every other row of voxels is looked
-at, as on a chessboard of slices and rows."""
+SIDE, LANES = 4, 8
+"""Moments that a thread of the kernel `correlate` multiplies with as many; threads that share a row of voxels."""
+
+CORRELATING_THREADS = 1 << 17
+"""Threads enough for any device; their sums take 15 MB, however many moments there are."""
+
+SHARE_OF_PRODUCTS = 1 / 64
+"""Part of the whole device memory that these sums may fill."""
 
 
 @lru_cache(maxsize=1)
@@ -439,14 +444,7 @@ class CudaBackend(Backend):
     ) -> _Combined:
         """The few combinations of moments that matter, and what makes sources of them."""
         count, n0, n1, n2 = stored.shape
-        rows = stored.reshape(count, n0 * n1, n2)
-        seen = np.flatnonzero(np.add.outer(np.arange(n0), np.arange(n1)).ravel() % 2 == 0)
-        products, there = self.xp.zeros((count, count), np.float64), self.upload(seen)
-        step = -(-len(seen) // PIECES)
-        for a in range(0, len(seen), step):
-            piece = self.xp.take(rows, there[a : a + step], axis=1).reshape(count, -1)
-            products += self.xp.matmul(piece, piece.T)
-        covariance = self.to_host(products)
+        covariance = self._covariance(stored)
         with _threads().limit(limits=1, user_api="blas"):  # matrices so small that threads wait for each other
             matrix = source_matrix(cones, directions, moments.order)
             combine, weights = compress(matrix, covariance, tolerance)
@@ -455,6 +453,22 @@ class CudaBackend(Backend):
             self.upload(combine, np.float32), stored.reshape(count, -1), out=values.reshape(len(combine), -1)
         )
         return _Combined(moments.low, values, weights.astype(np.float32))
+
+    def _covariance(self, stored: Any) -> NDArray[np.float64]:
+        """Sums over voxels of moment times moment, (S (L + 1)^2, S (L + 1)^2). By a kernel: cuBLAS does not always give the
+        same bits when it cuts a sum as long as this one."""
+        count, n0, n1, n2 = stored.shape
+        side = -(-count // SIDE)
+        tiles = side * (side + 1) // 2
+        most = int(SHARE_OF_PRODUCTS * self._whole_bytes()) // (4 * LANES * count**2)
+        parts = max(1, min(most, CORRELATING_THREADS // (LANES * tiles), n0 * n1))
+        products = self.xp.zeros((parts * LANES, count, count), np.float32)
+        self.launch(
+            "correlate", (parts * tiles * LANES,), (THREADS,),
+            stored, np.int32(count), shape_struct((n0, n1, n2)), np.int32(parts), products,
+        )  # fmt: skip
+        upper = np.triu(self.to_host(products.sum(axis=0, dtype=np.float64)))
+        return upper + np.triu(upper, 1).T
 
     def _spacious(self, shape: tuple[int, ...]) -> Any:
         """A float32 array with room behind it that `make_sources` may read."""
@@ -511,8 +525,13 @@ class CudaBackend(Backend):
         if self._budget_bytes is not None:
             return self._budget_bytes // 2
         with self.context():
-            whole = self.xp.cuda.runtime.memGetInfo()[1]
-            return min(int(SHARE_OF_MOMENTS * whole), self._budget() // 2)
+            return min(int(SHARE_OF_MOMENTS * self._whole_bytes()), self._budget() // 2)
+
+    def _whole_bytes(self) -> int:
+        """Memory of the device, or what blocks may fill of it."""
+        if self._budget_bytes is not None:
+            return self._budget_bytes
+        return int(self.xp.cuda.runtime.memGetInfo()[1])
 
     def block(self, count: int, each_bytes: int, most: int | None = None) -> int:
         """How many of `count` things that need so many bytes each are done at a time: equal blocks in the budget."""
@@ -635,8 +654,7 @@ class _Slabs:
             self._slabs[n] = _Settled(field, slab.halo.turned(backend))
 
     def sources(self, backend: CudaBackend, chosen: NDArray[np.intp]) -> Any:
-        """Sources of some directions, (directions K, voxels): the field's where there is one, for the halo's moments are
-        in it."""
+        """Sources of some directions, (directions K, voxels): the field's where there is one, which hold the halo's."""
         stages = self._slabs[0].halo.weights.shape[1] if self._slabs else 1
         sources, none = (
             backend.xp.empty((stages * len(chosen), self.voxels), np.float32),

@@ -455,8 +455,10 @@ class CudaBackend(Backend):
         return _Combined(moments.low, values, weights.astype(np.float32))
 
     def _covariance(self, stored: Any) -> NDArray[np.float64]:
-        """Sums over voxels of moment times moment, (S (L + 1)^2, S (L + 1)^2). By a kernel: cuBLAS does not always give the
-        same bits when it cuts a sum as long as this one."""
+        """Sums over voxels of moment times moment, (S (L + 1)^2, S (L + 1)^2).
+
+        By a kernel: cuBLAS does not always give the same bits when it cuts a sum as long as this one.
+        """
         count, n0, n1, n2 = stored.shape
         side = -(-count // SIDE)
         tiles = side * (side + 1) // 2

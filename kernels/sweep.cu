@@ -48,25 +48,26 @@ __device__ inline bool step_aside(int& at, int by, int n) {
     return true;
 }
 
-// A thread of `correlate` multiplies SIDE moments with SIDE, of every LANES-th voxel of a row.
-#define SIDE 4
-#define LANES 8
+// A thread of `correlate` multiplies SIDE moments with SIDE.
+#define SIDE 8
 
 // Sums over voxels of moment times moment, for the few combinations that matter (equation 9); of every other row, as on a
 // chessboard of slices and rows.
-//   launch: LANES threads a tile of SIDE x SIDE pairs i <= j and a part of the rows, 128 a block; tiles of the same rows
-//     follow each other, and find them in the caches
-//   moments: (count, n0, n1, n2); parts: into which the rows are cut
-//   products: (parts, LANES, count, count), written in tiles with i <= j; a thread owns its tile in its own sums
+//   launch: warps, four a block, each for a tile of SIDE x SIDE pairs and a part of the rows; tiles of the same rows follow
+//     each other, and find them in the caches
+//   moments: (count, n0, n1, n2); tiles: their number, and their first moments (i, j); parts: into which the rows are cut
+//   products: (parts, 32, tiles, SIDE, SIDE), written; what lies beyond the last moment is that of the last
+//   a thread owns its tile in its own sums
 extern "C" __global__ void __launch_bounds__(128) correlate(
-    const float* __restrict__ moments, int count, Shape grid, int parts, float* __restrict__ products) {
-    const int side = (count + SIDE - 1) / SIDE, tiles = side * (side + 1) / 2, all = grid.n0 * grid.n1;
-    const int thread = blockIdx.x * blockDim.x + threadIdx.x, lane = thread % LANES, part = thread / LANES / tiles;
+    const float* __restrict__ moments, int count, Shape grid, const int* __restrict__ corners, int tiles, int parts,
+    float* __restrict__ products) {
+    const int thread = blockIdx.x * blockDim.x + threadIdx.x, lane = thread % 32, tile = thread / 32 % tiles;
+    const int part = thread / 32 / tiles, all = grid.n0 * grid.n1;
     if (part >= parts) return;
-    int i = 0, j = thread / LANES % tiles;
-    for (; j >= side - i; ++i) j -= side - i;
-    const int low = SIDE * i, other = SIDE * (i + j);
     const size_t voxels = size_t(all) * grid.n2;
+    const float* first = moments + corners[2 * tile] * voxels;
+    const float* second = moments + corners[2 * tile + 1] * voxels;
+    const int firsts = count - 1 - corners[2 * tile], seconds = count - 1 - corners[2 * tile + 1];
     float sum[SIDE][SIDE];
 #pragma unroll
     for (int k = 0; k < SIDE; ++k)
@@ -76,25 +77,27 @@ extern "C" __global__ void __launch_bounds__(128) correlate(
     for (int row = part * rows; row < min((part + 1) * rows, all); ++row) {
         if ((row / grid.n1 + row % grid.n1) % 2 != 0) continue;
 #pragma unroll 1
-        for (int x = lane; x < grid.n2; x += LANES) {
-            const float* here = moments + size_t(row) * grid.n2 + x;
-            float second[SIDE];
-#pragma unroll
-            for (int n = 0; n < SIDE; ++n) second[n] = here[min(other + n, count - 1) * voxels];
+        for (int x = lane; x < grid.n2; x += 32) {
+            const float *one = first + size_t(row) * grid.n2 + x, *other = second + size_t(row) * grid.n2 + x;
+            float a[SIDE], b[SIDE];
 #pragma unroll
             for (int k = 0; k < SIDE; ++k) {
-                const float first = here[min(low + k, count - 1) * voxels];
-#pragma unroll
-                for (int n = 0; n < SIDE; ++n) sum[k][n] += first * second[n];
+                a[k] = *one;
+                b[k] = *other;
+                one += k < firsts ? voxels : 0;
+                other += k < seconds ? voxels : 0;
             }
+#pragma unroll
+            for (int k = 0; k < SIDE; ++k)
+#pragma unroll
+                for (int n = 0; n < SIDE; ++n) sum[k][n] += a[k] * b[n];
         }
     }
-    float* out = products + size_t(LANES * part + lane) * count * count;
+    float* out = products + (size_t(32 * part + lane) * tiles + tile) * SIDE * SIDE;
 #pragma unroll
     for (int k = 0; k < SIDE; ++k)
 #pragma unroll
-        for (int n = 0; n < SIDE; ++n)
-            if (low + k < count && other + n < count) out[(low + k) * count + other + n] = sum[k][n];
+        for (int n = 0; n < SIDE; ++n) out[SIDE * k + n] = sum[k][n];
 }
 
 // A thread of `make_sources` makes sources of VOXELS voxels, 32 apart, for ROWS stages: each number that it reads serves
@@ -136,15 +139,15 @@ __device__ inline bool are_skipped(unsigned voxel, unsigned more, const Box& own
 //   values: (count, voxels of `own`) combinations, and 32 VOXELS numbers more, which are read and not used
 //   weights: (count, padded) what each adds to each stage of each direction of a block, `padded` a multiple of ROWS
 //   own, skipped, whole: box of these combinations; part of it whose sources others make; box of all sources
-//   sources: (stages, voxels of `whole`), written in `own` but for `skipped`; a thread owns its voxels and stages
+//   sources: (stages, stride) for the voxels of `whole`, written in `own` but for `skipped`; a thread owns its voxels and
+//     stages
 extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const float* __restrict__ values, const Four* __restrict__ weights, int count, int stages, int padded, Box own,
-    Box skipped, Box whole, float* __restrict__ sources) {
+    Box skipped, Box whole, unsigned stride, float* __restrict__ sources) {
     const unsigned warp = (blockIdx.x * blockDim.x + threadIdx.x) / 32, rows = padded / ROWS, row = warp % rows * ROWS;
     const unsigned first = warp / rows * 32 * VOXELS + threadIdx.x % 32, voxels = own.n0 * own.n1 * own.n2;
     if (first >= voxels || are_skipped(first, 32 * (VOXELS - 1), own, skipped)) return;
     float sum[ROWS][VOXELS], next[VOXELS];
-    Four next_weight[ROWS / 4];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k)
 #pragma unroll
@@ -153,40 +156,38 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const Four* weight = weights + row / 4;
 #pragma unroll
     for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];
-#pragma unroll
-    for (int k = 0; k < ROWS / 4; ++k) next_weight[k] = weight[k];
 #pragma unroll 1
     for (int r = 0; r < count; ++r) {
         float v[VOXELS];
-        Four w[ROWS / 4];
 #pragma unroll
         for (int j = 0; j < VOXELS; ++j) v[j] = next[j];
-#pragma unroll
-        for (int k = 0; k < ROWS / 4; ++k) w[k] = next_weight[k];
-        if (r + 1 < count) {
-            value += voxels;
-            weight += padded / 4;
-        }
+        if (r + 1 < count) value += voxels;
 #pragma unroll
         for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];  // on their way while these are multiplied
 #pragma unroll
-        for (int k = 0; k < ROWS / 4; ++k) next_weight[k] = weight[k];
+        for (int k = 0; k < ROWS / 4; ++k) {
+            const Four w = weight[k];
 #pragma unroll
-        for (int k = 0; k < ROWS; ++k)
+            for (int n = 0; n < 4; ++n)
 #pragma unroll
-            for (int j = 0; j < VOXELS; ++j) sum[k][j] += w[k / 4].at[k % 4] * v[j];
+                for (int j = 0; j < VOXELS; ++j) sum[4 * k + n][j] += w.at[n] * v[j];
+        }
+        weight += padded / 4;
     }
-    const size_t all = size_t(whole.n0) * whole.n1 * whole.n2;
 #pragma unroll
     for (int j = 0; j < VOXELS; ++j) {
         const unsigned to = place_of(first + 32 * j, own, skipped, whole);
         if (to == NOWHERE) continue;
-        float* out = sources + row * all + to;
+        float* out = sources + size_t(row) * stride + to;
 #pragma unroll
         for (int k = 0; k < ROWS; ++k)
-            if (row + k < unsigned(stages)) out[k * all] = sum[k][j];
+            if (row + k < unsigned(stages)) out[size_t(k) * stride] = sum[k][j];
     }
 }
+
+// What a ray meets in one slab: its voxel and whether it has just entered there, matter, and what is released with three,
+// two and one stage to go in each chain.
+struct Place { unsigned here; bool is_new; float density, electron_density, u[MOST_CHAINS], v[MOST_CHAINS], w[MOST_CHAINS]; };
 
 // Carries one ray through the grid (equation 7), of chains of A, B and C stages, or with A = 0 of any; `sources` and
 // `deposit` are those of its direction, all else is as in the kernel.
@@ -194,39 +195,57 @@ template <int A, int B, int C>
 __device__ void carry_ray(
     const float* __restrict__ density, const float* __restrict__ electron_density,
     const unsigned char* __restrict__ material, const float* __restrict__ returned, int sends_back, const Shape& grid,
-    const Way& way, const Chains& chains, const float* __restrict__ sources, const Box& box,
+    const Way& way, const Chains& chains, const float* __restrict__ sources, unsigned stride, const Box& box,
     float* __restrict__ deposit) {
     constexpr bool is_known = A > 0;
-    const bool is_across_0 = way.axis == 0;
     constexpr int most = is_known ? 3 : MOST_CHAINS;
+    const bool is_across_0 = way.axis == 0;
     const int slabs = is_across_0 ? grid.n0 : grid.n1, rows = is_across_0 ? grid.n1 : grid.n0, width = grid.n2;
     const int ray = blockIdx.x * blockDim.x + threadIdx.x;
     if (ray >= rows * width) return;
     int row = ray / width, column = ray % width, row_shift = 0, column_shift = 0;
-    const unsigned stride = unsigned(box.n0) * box.n1 * box.n2;
+    auto stages_of = [&](int c) { return !is_known ? chains.stages[c] : c == 0 ? A : c == 1 ? B : C; };
+    auto place_at = [&](int t) {
+        Place place;
+        const int new_row_shift = int(floorf(way.slope_row * float(t) + way.offset_row));
+        const int new_column_shift = int(floorf(way.slope_column * float(t) + way.offset_column));
+        place.is_new = step_aside(row, new_row_shift - row_shift, rows);
+        place.is_new |= step_aside(column, new_column_shift - column_shift, width);
+        row_shift = new_row_shift;
+        column_shift = new_column_shift;
+        const int slab = way.is_backwards ? slabs - 1 - t : t;
+        const int a = is_across_0 ? slab : row, b = is_across_0 ? row : slab;
+        place.here = (unsigned(a) * grid.n1 + b) * grid.n2 + column;
+        place.density = density[place.here];
+        place.electron_density = electron_density[place.here];
+        const bool is_lit = is_in(box, a, b, column);  // nothing is released outside
+        const float* q = sources + (is_lit ? place_in(box, a, b, column) : 0);
+#pragma unroll
+        for (int c = 0; c < most; ++c) {
+            place.u[c] = place.v[c] = place.w[c] = 0.0f;
+            if (!is_lit || (!is_known && c >= chains.count)) continue;
+            const int stages = stages_of(c);
+            if (stages > 2) place.u[c] = *q, q += stride;
+            if (stages > 1) place.v[c] = *q, q += stride;
+            place.w[c] = *q, q += stride;
+        }
+        return place;
+    };
     float u[MOST_CHAINS], v[MOST_CHAINS], w[MOST_CHAINS];  // energy with three, two, one stage to go
 #pragma unroll
     for (int c = 0; c < most; ++c) u[c] = v[c] = w[c] = 0.0f;
     unsigned before = 0;  // the voxel that the ray comes from, what that returns, and how much of it can be held there
     float returned_before = 0.0f;
     float held_before = 0.0f;
+    Place next = place_at(0);
     for (int t = 0; t < slabs; ++t) {
-        const int new_row_shift = int(floorf(way.slope_row * float(t) + way.offset_row));
-        const int new_column_shift = int(floorf(way.slope_column * float(t) + way.offset_column));
-        bool is_new = step_aside(row, new_row_shift - row_shift, rows);
-        is_new |= step_aside(column, new_column_shift - column_shift, width);
-        row_shift = new_row_shift;
-        column_shift = new_column_shift;
-        const int slab = way.is_backwards ? slabs - 1 - t : t;
-        const int a = is_across_0 ? slab : row, b = is_across_0 ? row : slab;
-        const unsigned here = (unsigned(a) * grid.n1 + b) * grid.n2 + column;
-        const bool is_lit = is_in(box, a, b, column);  // nothing is released outside
-        const float* q = sources + (is_lit ? place_in(box, a, b, column) : 0);
-        const float path = density[here] * way.step, electron_path = electron_density[here] * way.step;
+        const Place now = next;
+        if (t + 1 < slabs) next = place_at(t + 1);  // on its way while this slab is crossed
+        const float path = now.density * way.step, electron_path = now.electron_density * way.step;
         float stays = 0.0f;
         if (sends_back) {
-            const float own = returned[material[here]], share = (own - returned_before) * held_before;
-            if (!is_new && own != 0.0f && share > 0.0f) {
+            const float own = returned[material[now.here]], share = (own - returned_before) * held_before;
+            if (!now.is_new && own != 0.0f && share > 0.0f) {
                 float back = 0.0f;
 #pragma unroll
                 for (int c = 1; c < most; ++c) {
@@ -237,22 +256,16 @@ __device__ void carry_ray(
                 }
                 deposit[before] += back;
             }
-            before = here;
+            before = now.here;
             returned_before = own;
-            held_before = fminf(density[here], 1.0f);
+            held_before = fminf(now.density, 1.0f);
         }
 #pragma unroll
         for (int c = 0; c < most; ++c) {
             if (!is_known && c >= chains.count) break;
-            if (is_new) u[c] = v[c] = w[c] = 0.0f;
-            const int stages = !is_known ? chains.stages[c] : c == 0 ? A : c == 1 ? B : C;
-            float qu = 0.0f, qv = 0.0f, qw = 0.0f;
-            if (is_lit) {
-                if (stages > 2) qu = *q;
-                if (stages > 1) qv = q[stages > 2 ? stride : 0];
-                qw = q[(stages - 1) * stride];
-            }
-            q += stages * stride;
+            if (now.is_new) u[c] = v[c] = w[c] = 0.0f;
+            const int stages = stages_of(c);
+            const float qu = now.u[c], qv = now.v[c], qw = now.w[c];
             const float x = chains.rate[c] * (c == 0 ? path : electron_path);
             const Survival kept = survival(x);
             stays += w[c] * (x * kept.g0) + v[c] * (x * kept.g1) + u[c] * (x * kept.g2);
@@ -261,7 +274,7 @@ __device__ void carry_ray(
             if (stages > 1) v[c] = flushed(kept.e * (v[c] + x * u[c]) + qv * kept.g0 + qu * kept.g1);
             if (stages > 2) u[c] = flushed(kept.e * u[c] + qu * kept.g0);
         }
-        deposit[here] = stays;
+        deposit[now.here] = stays;
     }
 }
 
@@ -273,23 +286,26 @@ __device__ void carry_ray(
 //   material, returned: (n0, n1, n2), (materials,) share of the energy of electrons coming from water that each material
 //     sends back into the voxel before (heterogeneity.md, 4); sends_back: whether any does
 //   ways: (directions,)
-//   sources: (directions, K, voxels of the box) from `make_sources`; nothing is released outside the box
+//   sources: (directions, K, stride) for the voxels of the box, from `make_sources`; nothing is released outside it
 //   deposit: (directions, n0, n1, n2), written: a ray of each direction meets every voxel once and owns it
 extern "C" __global__ void __launch_bounds__(128) sweep(
     const float* __restrict__ density, const float* __restrict__ electron_density,
     const unsigned char* __restrict__ material, const float* __restrict__ returned, int sends_back, Shape grid,
-    const Way* __restrict__ ways, Chains chains, const float* __restrict__ sources, Box box,
+    const Way* __restrict__ ways, Chains chains, const float* __restrict__ sources, unsigned stride, Box box,
     float* __restrict__ deposit) {
     const Way way = ways[blockIdx.y];
-    const float* own = sources + size_t(blockIdx.y) * chains.size * box.n0 * box.n1 * box.n2;
+    const float* own = sources + size_t(blockIdx.y) * chains.size * stride;
     float* left = deposit + size_t(blockIdx.y) * grid.n0 * grid.n1 * grid.n2;
     const int stages = chains.count == 3 ? 100 * chains.stages[0] + 10 * chains.stages[1] + chains.stages[2] : 0;
     if (stages == 322)
-        carry_ray<3, 2, 2>(density, electron_density, material, returned, sends_back, grid, way, chains, own, box, left);
+        carry_ray<3, 2, 2>(
+            density, electron_density, material, returned, sends_back, grid, way, chains, own, stride, box, left);
     else if (stages == 331)
-        carry_ray<3, 3, 1>(density, electron_density, material, returned, sends_back, grid, way, chains, own, box, left);
+        carry_ray<3, 3, 1>(
+            density, electron_density, material, returned, sends_back, grid, way, chains, own, stride, box, left);
     else
-        carry_ray<0, 0, 0>(density, electron_density, material, returned, sends_back, grid, way, chains, own, box, left);
+        carry_ray<0, 0, 0>(
+            density, electron_density, material, returned, sends_back, grid, way, chains, own, stride, box, left);
 }
 
 // Columns that a thread of `exchange` takes: 32 bytes, which come from memory together.

@@ -111,7 +111,7 @@ def lit(backend: CudaBackend) -> tuple[Scene, Moments, Moments]:
 def test_blocks_that_do_not_fit_are_halved(caplog: pytest.LogCaptureFixture) -> None:
     plenty = backend_on_host("exact")
     expected = plenty.transport(*lit(plenty), CONES, directions(64, 2))
-    short, xp = scarce_backend(5 * 4 * 6 * 7 * 8)  # room for five directions
+    short, xp = scarce_backend(7 * 4 * 6 * 7 * 8)  # room for seven directions
     with caplog.at_level(logging.WARNING):
         dose = short.transport(*lit(short), CONES, directions(64, 2))
     np.testing.assert_allclose(dose, expected, rtol=1e-6, atol=1e-6 * expected.max())

@@ -93,11 +93,11 @@ MOST_DIRECTIONS = 32
 LARGE_BYTES = 1 << 20
 """Arrays from this size on come to the host through pinned memory, of which CuPy keeps what is given back."""
 
-SIDE, LANES = 4, 8
-"""Moments that a thread of the kernel `correlate` multiplies with as many; threads that share a row of voxels."""
+SIDE = 8
+"""Moments that a thread of the kernel `correlate` multiplies with as many."""
 
-CORRELATING_THREADS = 1 << 17
-"""Threads enough for any device; their sums take 15 MB, however many moments there are."""
+CORRELATING_WARPS = 4096
+"""Warps enough for any device; their sums take 34 MB, however many moments there are."""
 
 SHARE_OF_PRODUCTS = 1 / 64
 """Part of the whole device memory that these sums may fill."""
@@ -416,12 +416,13 @@ class CudaBackend(Backend):
             sources = slabs.sources(self, chosen[a:b])
             self.launch(
                 "sweep", (rays, b - a), (THREADS, 1),
-                *matters, returned, sends_back, shape, lattice[a:b], chains, sources, slabs.box, deposit,
+                *matters, returned, sends_back, shape, lattice[a:b], chains,
+                sources, np.uint32(slabs.stride), slabs.box, deposit,
             )  # fmt: skip
             self.launch("add_up", (matter.size,), (THREADS,), deposit, np.int32(b - a), np.int32(matter.size), left)
             report(b / len(ways))
 
-        each = 4 * (matter.size + size * slabs.voxels)
+        each = 4 * (matter.size + size * slabs.stride)
         self.in_blocks(len(ways), self.block(len(ways), each, MOST_DIRECTIONS), work)
 
     def exchanged(self, array: Any) -> Any:
@@ -460,17 +461,28 @@ class CudaBackend(Backend):
         By a kernel: cuBLAS does not always give the same bits when it cuts a sum as long as this one.
         """
         count, n0, n1, n2 = stored.shape
-        side = -(-count // SIDE)
-        tiles = side * (side + 1) // 2
-        most = int(SHARE_OF_PRODUCTS * self._whole_bytes()) // (4 * LANES * count**2)
-        parts = max(1, min(most, CORRELATING_THREADS // (LANES * tiles), n0 * n1))
-        products = self.xp.zeros((parts * LANES, count, count), np.float32)
-        self.launch(
-            "correlate", (parts * tiles * LANES,), (THREADS,),
-            stored, np.int32(count), shape_struct((n0, n1, n2)), np.int32(parts), products,
-        )  # fmt: skip
-        upper = np.triu(self.to_host(products.sum(axis=0, dtype=np.float64)))
-        return upper + np.triu(upper, 1).T
+        side = np.arange(0, count, SIDE)
+        corners = np.array([(i, j) for i in side for j in side if i <= j], np.int32)
+        products = np.zeros((len(corners), SIDE, SIDE))
+        most = int(SHARE_OF_PRODUCTS * self._whole_bytes()) // (4 * 32 * SIDE**2)
+
+        def work(a: int, b: int) -> None:
+            tiles = b - a
+            parts = max(1, min(most // tiles, CORRELATING_WARPS // tiles, n0 * n1))
+            sums = self.xp.empty((parts * 32, tiles, SIDE, SIDE), np.float32)
+            self.launch(
+                "correlate", (32 * parts * tiles,), (THREADS,),
+                stored, np.int32(count), shape_struct((n0, n1, n2)), self.upload(corners[a:b], np.int32), np.int32(tiles),
+                np.int32(parts), sums,
+            )  # fmt: skip
+            products[a:b] = self.to_host(sums.sum(axis=0, dtype=np.float64))
+
+        self.in_blocks(len(corners), max(1, min(most, len(corners))), work)
+        whole = np.zeros((len(side) * SIDE,) * 2)
+        for (i, j), tile in zip(corners, products, strict=True):
+            whole[i : i + SIDE, j : j + SIDE] = tile
+            whole[j : j + SIDE, i : i + SIDE] = tile.T
+        return whole[:count, :count]
 
     def _spacious(self, shape: tuple[int, ...]) -> Any:
         """A float32 array with room behind it that `make_sources` may read."""
@@ -603,7 +615,7 @@ class _Combined:
         backend.launch(
             "make_sources", (32 * warps,), (THREADS,),
             self.values, backend.upload(padded), *(np.int32(n) for n in (*rows.shape, padded.shape[1])),
-            self.box, skipped, whole, sources,
+            self.box, skipped, whole, np.uint32(sources.shape[1]), sources,
         )  # fmt: skip
 
 
@@ -640,9 +652,10 @@ class _Slabs:
         return sum(slab.halo.values.shape[1] for slab in self._slabs), n1, n2
 
     @property
-    def voxels(self) -> int:
-        """Voxels of the box."""
-        return int(np.prod(self.shape))
+    def stride(self) -> int:
+        """Voxels of the box and a few more: an odd multiple of 128 bytes, so that the sources of a voxel do not all lie in
+        the same part of memory and caches."""
+        return (-(-int(np.prod(self.shape)) // 32) | 1) * 32
 
     @property
     def box(self) -> Struct:
@@ -656,12 +669,10 @@ class _Slabs:
             self._slabs[n] = _Settled(field, slab.halo.turned(backend))
 
     def sources(self, backend: CudaBackend, chosen: NDArray[np.intp]) -> Any:
-        """Sources of some directions, (directions K, voxels): the field's where there is one, which hold the halo's."""
+        """Sources of some directions, (directions K, stride): the field's where there is one, which hold the halo's."""
         stages = self._slabs[0].halo.weights.shape[1] if self._slabs else 1
-        sources, none = (
-            backend.xp.empty((stages * len(chosen), self.voxels), np.float32),
-            box_struct((0,) * 3, (0,) * 3),
-        )
+        none = box_struct((0,) * 3, (0,) * 3)
+        sources = backend.xp.empty((stages * len(chosen), self.stride), np.float32)
         for slab in self._slabs:
             slab.halo.add_sources(backend, chosen, none if slab.field is None else slab.field.box, self.box, sources)
             if slab.field is not None:

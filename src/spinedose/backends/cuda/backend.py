@@ -96,8 +96,8 @@ LARGE_BYTES = 1 << 20
 SIDE = 8
 """Moments that a thread of the kernel `correlate` multiplies with as many."""
 
-CORRELATING_WARPS = 4096
-"""Warps enough for any device; their sums take 34 MB, however many moments there are."""
+CORRELATING_WARPS, CORRELATED_ROWS = 4096, 64
+"""Warps enough for any device, whose sums take 34 MB however many moments there are; and rows enough for a warp."""
 
 SHARE_OF_PRODUCTS = 1 / 64
 """Part of the whole device memory that these sums may fill."""
@@ -468,12 +468,12 @@ class CudaBackend(Backend):
 
         def work(a: int, b: int) -> None:
             tiles = b - a
-            parts = max(1, min(most // tiles, CORRELATING_WARPS // tiles, n0 * n1))
+            parts = max(1, min(most // tiles, CORRELATING_WARPS // tiles, n0 * n1 // CORRELATED_ROWS))
             sums = self.xp.empty((parts * 32, tiles, SIDE, SIDE), np.float32)
             self.launch(
                 "correlate", (32 * parts * tiles,), (THREADS,),
-                stored, np.int32(count), shape_struct((n0, n1, n2)), self.upload(corners[a:b], np.int32), np.int32(tiles),
-                np.int32(parts), sums,
+                stored, np.int32(count), shape_struct((n0, n1, n2)), self.upload(corners[a:b], np.int32),
+                np.int32(tiles), np.int32(parts), sums,
             )  # fmt: skip
             products[a:b] = self.to_host(sums.sum(axis=0, dtype=np.float64))
 
@@ -653,8 +653,8 @@ class _Slabs:
 
     @property
     def stride(self) -> int:
-        """Voxels of the box and a few more: an odd multiple of 128 bytes, so that the sources of a voxel do not all lie in
-        the same part of memory and caches."""
+        """Voxels of the box and a few more: an odd multiple of 128 bytes, so that the sources of a voxel are spread over
+        memory and caches."""
         return (-(-int(np.prod(self.shape)) // 32) | 1) * 32
 
     @property

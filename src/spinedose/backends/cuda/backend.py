@@ -653,7 +653,7 @@ class _Slabs:
 
     @property
     def stride(self) -> int:
-        """Voxels of the box and a few more: an odd multiple of 128 bytes, so that the sources of a voxel are spread over
+        """Voxels of the box and a few more: an odd multiple of 128 bytes, so that a voxel's sources are spread over
         memory and caches."""
         return (-(-int(np.prod(self.shape)) // 32) | 1) * 32
 

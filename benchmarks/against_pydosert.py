@@ -2,6 +2,7 @@
 
     python -m venv ENV && ENV/bin/pip install pydosert
     python benchmarks/against_pydosert.py --their-python ENV/bin/python [-o benchmarks/results/pydosert.json]
+    python benchmarks/against_pydosert.py --their-python ENV/bin/python --device cuda --chunk 8
 
 PyDoseRT (MIT, https://github.com/UMU-DDI/PyDoseRT) is a pencil-beam engine written in PyTorch; it is called through its
 public interface, in an environment of its own. Every contestant - spinedose, and PyDoseRT in each of `SETTINGS` - is a
@@ -9,7 +10,8 @@ process that stays; they take turns, one at a time, so that whatever else the ma
 
 What is timed is a plan to dose: for spinedose from the CT numbers on, calibration remembered; for PyDoseRT from the
 densities on (those of spinedose), calibration done before. Before that each has computed a small plan. `again` is the
-same plan a second time with the same engine, for one that keeps its geometry. benchmarks/README.md says what differs.
+same plan a second time: with the same engine, which keeps its geometry, or for the same patient, with his densities.
+benchmarks/README.md says what differs.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +92,32 @@ CASES = {"vmat-180": ((100, 150, 150), 0.25, 90), "small": ((50, 75, 75), 0.5, 1
 class Ours:
     """spinedose, as anyone calls it."""
 
-    def __init__(self, case: str) -> None:
-        from spinedose.engine import compute_dose
-
-        self.compute = compute_dose
+    def __init__(self, case: str, device: str) -> None:
+        self.device = device
         self.ct, self.structures, self.plan, self.spacing_cm = made(case)
 
     def warm(self) -> None:
         """Compile, and remember the calibration."""
         from cases import modulated_arcs
 
-        self._dose(modulated_arcs(1, 4))
+        self._made_ready()
+        self._on_ct(self._irradiated(modulated_arcs(1, 4)))
 
     def dose(self) -> np.ndarray:
         """Dose on the grid of the CT [Gy]; outside the calculation grid, which holds the body, it is 0."""
-        self.last = self._dose(self.plan)
-        values = np.zeros(self.ct.hu.grid.shape, np.float32)
-        first = self.ct.hu.grid.indices_of(self.last.grid.origin_cm).round().astype(int)
-        values[tuple(slice(n, n + m) for n, m in zip(first, self.last.grid.shape, strict=True))] = self.last.values
-        return values
+        self._made_ready()
+        return self.again()
 
-    again = dose
+    def again(self) -> np.ndarray:
+        """The same for a patient who is ready."""
+        self.last = self._irradiated(self.plan)
+        return self._on_ct(self.last)
+
+    def _on_ct(self, dose: Any) -> np.ndarray:
+        values = np.zeros(self.ct.hu.grid.shape, np.float32)
+        first = self.ct.hu.grid.indices_of(dose.grid.origin_cm).round().astype(int)
+        values[tuple(slice(n, n + m) for n, m in zip(first, dose.grid.shape, strict=True))] = dose.values
+        return values
 
     def about(self) -> dict[str, Any]:
         """What it says of itself."""
@@ -121,21 +128,31 @@ class Ours:
         versions = {"python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__}
         return {**kept, "voxels": int(np.prod(self.last.grid.shape)), "versions": versions}
 
-    def _dose(self, plan: Any) -> Any:
-        return self.compute(plan, self.ct, structures=self.structures, spacing_cm=self.spacing_cm)
+    def _made_ready(self) -> None:
+        from spinedose.patient import prepare_patient
+
+        self.patient = prepare_patient(
+            self.ct, structures=self.structures, spacing_cm=self.spacing_cm, backend=self.device
+        )
+
+    def _irradiated(self, plan: Any) -> Any:
+        from spinedose.engine import irradiate
+
+        return irradiate(plan, self.patient)
 
 
 class Theirs:
     """PyDoseRT in one setting, on what the file of the case has."""
 
-    def __init__(self, case_file: str, name: str) -> None:
+    def __init__(self, case_file: str, name: str, device: str, chunk: int | None) -> None:
         import torch
 
         warnings.filterwarnings("ignore", "In CPU autocast")  # float32 needs none; the rest is to be seen
         self.torch = torch
-        self.case = dict(np.load(case_file))
-        self.setting = SETTINGS[name]
-        self.density = torch.from_numpy(self.case["density"])
+        self.case, self.device, self.setting = dict(np.load(case_file)), device, SETTINGS[name]
+        if chunk:
+            self.setting = replace(self.setting, chunk=chunk)
+        self.density = torch.from_numpy(self.case["density"]).to(device)
 
     def warm(self) -> None:
         """Calibrate with all leaves of the machine, then compute a few control points."""
@@ -175,7 +192,7 @@ class Theirs:
         import pydosert
 
         def tensor(values: Any) -> Any:
-            return self.torch.as_tensor(np.asarray(values), dtype=self.torch.float32)
+            return self.torch.as_tensor(np.asarray(values), dtype=self.torch.float32, device=self.device)
 
         place = {
             "iso_center": tuple(self.case["isocentre_mm"].tolist()),
@@ -210,13 +227,13 @@ class Theirs:
             beam_template=sequence,
             beam_chunk_size=self.setting.chunk,
             conv_backend=self.setting.backend,
-            device="cpu",
+            device=self.device,
             dtype=self.torch.float32,
         )
 
     def _compute(self, engine: Any, sequence: Any) -> np.ndarray:
         with self.torch.no_grad():
-            return np.asarray(engine.compute_dose(sequence, density_image=self.density)[0])
+            return np.asarray(engine.compute_dose(sequence, density_image=self.density)[0].cpu())
 
 
 def serve(contestant: Ours | Theirs) -> None:
@@ -358,9 +375,10 @@ class Worker:
 def contest(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All contestants in turns; the whole result."""
     hu, body = write_case(given.case, folder / "case.npz")
-    commands = {"spinedose": [sys.executable, __file__, "--work", "ours", "--case", given.case]}
+    where = ["--device", given.device, *(["--chunk", str(given.chunk)] if given.chunk else [])]
+    commands = {"spinedose": [sys.executable, __file__, "--work", "ours", "--case", given.case, *where]}
     for name in given.settings:
-        commands[f"pydosert {name}"] = [given.their_python, __file__, "--work", str(folder / "case.npz"), name]
+        commands[f"pydosert {name}"] = [given.their_python, __file__, "--work", str(folder / "case.npz"), name, *where]
     workers = {name: Worker(command, given.threads) for name, command in commands.items()}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     found: dict[str, dict[str, Any]] = {}
@@ -393,7 +411,13 @@ def contest(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found[name]["against_ours"] = difference(doses["spinedose"], doses[name], hu, body, voxel_cm)
     load = os.getloadavg() if hasattr(os, "getloadavg") else (math.nan,)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    machine = {"processor": processor(), "threads": given.threads, "cores": os.cpu_count(), "load_at_end": load[0]}
+    machine = {
+        "processor": processor(),
+        "device": given.device,
+        "threads": given.threads,
+        "cores": os.cpu_count(),
+        "load_at_end": load[0],
+    }
     return {"case": given.case, "commit": commit.stdout.strip(), "machine": machine, "contestants": rounded(found)}
 
 
@@ -445,12 +469,17 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, default="vmat-180")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for both")
+    parser.add_argument(
+        "--chunk", type=int, help="control points that PyDoseRT computes together, instead of its settings'"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, help="JSON of all that was measured")
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        serve(Ours(given.case) if given.work == ["ours"] else Theirs(*given.work))
+        is_ours = given.work == ["ours"]
+        serve(Ours(given.case, given.device) if is_ours else Theirs(*given.work, given.device, given.chunk))
         return
     if why := reason_to_skip(given.their_python):
         print(why)

@@ -1,11 +1,11 @@
-"""All that has to be done once on a GPU, in one go: tests, benchmarks, both backends, memory checks, validation.
+"""All that has to be done once on a GPU, in one go: benchmarks, tests, both backends, memory checks, validation.
 
-    python benchmarks/on_device.py OUT [--minutes 8] [--only STEP ...]
+    python benchmarks/on_device.py OUT [--minutes 5] [--data FOLDER] [--only STEP ...]
 
-Each step runs in a process of its own, writes OUT/<step>.log, and may fail without stopping the next; what is left of
-the time goes to the validation, which comes last. It works in a checkout without an installation, as on a borrowed
-machine (PYTHONPATH is set here); pytest and pydicom have to be there. OUT/summary.json says what ran, for how long and
-how it ended, and on what.
+The benchmarks come first and run alone; everything else runs side by side, each step in a process of its own, which may
+fail without stopping the others and writes OUT/<step>.log. It works in a checkout without an installation, as on a
+borrowed machine (PYTHONPATH is set here); pytest and pydicom have to be there. `--data` is the folder of measured data
+for the validation. OUT/summary.json says what ran, for how long and how it ended, and on what.
 """
 
 from __future__ import annotations
@@ -18,54 +18,55 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-WATCHED = "tests/cuda/test_parity.py::test_every_stage_is_that_of_the_cpu[device]"
-"""Every kernel but gamma, on a small plan."""
+CASES = ("mc", "water-truebeam", "water-agility", "literature", "scatter-factors", "analytic")
+"""Of the validation, the longest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do: its name, command, and the most it may take [s]."""
+    """One thing to do: its name, its command, and whether nothing else may run meanwhile."""
 
     name: str
     command: tuple[str, ...]
-    most_s: float
+    alone: bool = False
 
 
-def steps(out: Path) -> list[Step]:
-    """All steps, the most important first."""
-    here = (sys.executable, str(Path(__file__).resolve()))
-    spinedose = (sys.executable, "-m", "spinedose")
-    sanitizer = shutil.which("compute-sanitizer") or "compute-sanitizer"
+def steps(out: Path, data: Path | None) -> list[Step]:
+    """All steps."""
+    spinedose = (sys.executable, "-m", "spinedose", "validate", "--backend", "cuda", "-q")
+    where = () if data is None else ("--data", str(data))
+    sanitizer = (shutil.which("compute-sanitizer") or "compute-sanitizer", "--error-exitcode", "9")
+    kernels = (sys.executable, "tests/cuda/sanitized.py", "device")
+    gpu = (*PYTEST, "benchmarks/test_gpu.py", "--benchmark-only", "--benchmark-json", str(out / "gpu.json"))
     return [
-        Step("parity", (*PYTEST, "-s", "-x", "-k", "device", "tests/cuda/test_parity.py"), 90),
-        Step("demo", (*here, str(out), "--demo"), 90),
-        Step(
-            "gpu-benchmarks",
-            (*PYTEST, "benchmarks/test_gpu.py", "--benchmark-only", "--benchmark-json", str(out / "gpu.json")),
-            150,
+        Step("gpu-benchmarks", gpu, alone=True),
+        Step("demo", (sys.executable, str(Path(__file__).resolve()), str(out), "--demo")),
+        Step("parity", (*PYTEST, "-s", "-k", "device", "tests/cuda/test_parity.py")),
+        Step("stages", (*PYTEST, "-k", "([cuda- or [cuda]) and not on-host", "tests/stages")),
+        Step("processes", (*PYTEST, "tests/cuda/test_device.py", "tests/cuda/test_budget.py")),
+        *(
+            Step(f"validate-{case}", (*spinedose, *where, "--case", case, "-o", str(out / f"{case}.json")))
+            for case in CASES
         ),
-        Step(
-            "tests",
-            (*PYTEST, "-k", "(cuda or device) and not host and not exact and not fused", "tests/stages", "tests/cuda"),
-            180,
-        ),
-        Step("memcheck", (sanitizer, "--tool", "memcheck", "--error-exitcode", "9", *PYTEST, WATCHED), 90),
-        Step("racecheck", (sanitizer, "--tool", "racecheck", "--error-exitcode", "9", *PYTEST, WATCHED), 60),
-        Step("validate", (*spinedose, "validate", "--backend", "cuda", "-q", "-o", str(out / "validate.json")), 600),
-    ]
+        Step("memcheck", (*sanitizer, "--tool", "memcheck", *kernels)),
+        Step("racecheck", (*sanitizer, "--tool", "racecheck", *kernels)),
+        Step("initcheck", (*sanitizer, "--tool", "initcheck", *kernels)),
+    ]  # fmt: skip
 
 
 def main() -> None:
     """Run the steps within the time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--demo", action="store_true", help="only compare both backends on the demo case")
     given = parser.parse_args()
@@ -76,19 +77,25 @@ def main() -> None:
         return
     end = time.monotonic() + 60 * given.minutes
     summary: dict[str, Any] = {"machine": machine(), "steps": {}}
-    for step in steps(out):
-        if given.only and step.name not in given.only:
-            continue
+
+    def do(step: Step) -> None:
         summary["steps"][step.name] = run(step, out, end - time.monotonic())
-        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         print(step.name, summary["steps"][step.name], flush=True)
+        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+    chosen = [step for step in steps(out, given.data) if not given.only or step.name in given.only]
+    for step in chosen:
+        if step.alone:
+            do(step)
+    together = [step for step in chosen if not step.alone]
+    with ThreadPoolExecutor(len(together) or 1) as pool:
+        list(pool.map(do, together))
     print(json.dumps(summary, indent=1))
 
 
 def run(step: Step, out: Path, left_s: float) -> dict[str, Any]:
     """How a step ended, and how long it took."""
-    limit_s = min(step.most_s, left_s)
-    if limit_s < 5:
+    if left_s < 5:
         return {"ended": "no time left"}
     paths = (ROOT / "src", ROOT / "tests", ROOT / "tests" / "cuda", ROOT / "benchmarks")
     path = os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")])
@@ -97,12 +104,12 @@ def run(step: Step, out: Path, left_s: float) -> dict[str, Any]:
     with (out / f"{step.name}.log").open("w", encoding="utf-8") as log:
         try:
             code = subprocess.run(
-                step.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=limit_s,
+                step.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=left_s,
                 check=False,
             ).returncode  # fmt: skip
             ended = "well" if code == 0 else f"code {code}"
         except subprocess.TimeoutExpired:
-            ended = f"stopped after {limit_s:.0f} s"
+            ended = f"stopped after {left_s:.0f} s"
         except OSError as error:
             ended = f"not started: {error.strerror}"
     return {"ended": ended, "seconds": round(time.monotonic() - start, 1)}

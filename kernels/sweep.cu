@@ -147,7 +147,8 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const unsigned warp = (blockIdx.x * blockDim.x + threadIdx.x) / 32, rows = padded / ROWS, row = warp % rows * ROWS;
     const unsigned first = warp / rows * 32 * VOXELS + threadIdx.x % 32, voxels = own.n0 * own.n1 * own.n2;
     if (first >= voxels || are_skipped(first, 32 * (VOXELS - 1), own, skipped)) return;
-    float sum[ROWS][VOXELS], next[VOXELS];
+    float sum[ROWS][VOXELS], next[VOXELS], after[VOXELS];  // values of the next combination, and of the one after that
+    Four next_weight[ROWS / 4];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k)
 #pragma unroll
@@ -156,23 +157,32 @@ extern "C" __global__ void __launch_bounds__(128, 3) make_sources(
     const Four* weight = weights + row / 4;
 #pragma unroll
     for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];
+    if (count > 1) value += voxels;
+#pragma unroll
+    for (int j = 0; j < VOXELS; ++j) after[j] = value[32 * j];
+#pragma unroll
+    for (int k = 0; k < ROWS / 4; ++k) next_weight[k] = weight[k];
 #pragma unroll 1
     for (int r = 0; r < count; ++r) {
         float v[VOXELS];
+        Four w[ROWS / 4];
 #pragma unroll
-        for (int j = 0; j < VOXELS; ++j) v[j] = next[j];
-        if (r + 1 < count) value += voxels;
-#pragma unroll
-        for (int j = 0; j < VOXELS; ++j) next[j] = value[32 * j];  // on their way while these are multiplied
-#pragma unroll
-        for (int k = 0; k < ROWS / 4; ++k) {
-            const Four w = weight[k];
-#pragma unroll
-            for (int n = 0; n < 4; ++n)
-#pragma unroll
-                for (int j = 0; j < VOXELS; ++j) sum[4 * k + n][j] += w.at[n] * v[j];
+        for (int j = 0; j < VOXELS; ++j) {
+            v[j] = next[j];
+            next[j] = after[j];
         }
-        weight += padded / 4;
+#pragma unroll
+        for (int k = 0; k < ROWS / 4; ++k) w[k] = next_weight[k];
+        if (r + 1 < count) weight += padded / 4;
+        if (r + 2 < count) value += voxels;
+#pragma unroll
+        for (int j = 0; j < VOXELS; ++j) after[j] = value[32 * j];  // on their way while these are multiplied
+#pragma unroll
+        for (int k = 0; k < ROWS / 4; ++k) next_weight[k] = weight[k];
+#pragma unroll
+        for (int k = 0; k < ROWS; ++k)
+#pragma unroll
+            for (int j = 0; j < VOXELS; ++j) sum[k][j] += w[k / 4].at[k % 4] * v[j];
     }
 #pragma unroll
     for (int j = 0; j < VOXELS; ++j) {

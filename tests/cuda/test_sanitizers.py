@@ -36,7 +36,7 @@ def run(what: str, sanitizer: str) -> subprocess.CompletedProcess[str]:
         **settings,
         "LD_PRELOAD": " ".join(places),
         "PYTHONMALLOC": "malloc",
-        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OPENBLAS_NUM_THREADS": "1",  # the sanitizer cannot follow the matrix library's own threads
     }
     command = [sys.executable, str(HERE / "sanitized.py"), what, *flags]

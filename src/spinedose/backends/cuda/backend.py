@@ -456,10 +456,7 @@ class CudaBackend(Backend):
         return _Combined(moments.low, values, weights.astype(np.float32))
 
     def _covariance(self, stored: Any) -> NDArray[np.float64]:
-        """Sums over voxels of moment times moment, (S (L + 1)^2, S (L + 1)^2).
-
-        By a kernel: cuBLAS does not always give the same bits when it cuts a sum as long as this one.
-        """
+        """Sums over voxels of moment times moment, (S (L + 1)^2, S (L + 1)^2)."""
         count, n0, n1, n2 = stored.shape
         side = np.arange(0, count, SIDE)
         corners = np.array([(i, j) for i in side for j in side if i <= j], np.int32)
@@ -487,7 +484,9 @@ class CudaBackend(Backend):
     def _spacious(self, shape: tuple[int, ...]) -> Any:
         """A float32 array with room behind it that `make_sources` may read."""
         size = int(np.prod(shape))
-        return self.xp.empty(size + 32 * VOXELS, np.float32)[:size].reshape(shape)
+        whole = self.xp.empty(size + 32 * VOXELS, np.float32)
+        whole[size:] = 0.0
+        return whole[:size].reshape(shape)
 
     @_on_device
     def gamma(self, task: GammaTask) -> NDArray[np.float32]:

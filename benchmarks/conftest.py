@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
 import pytest
 
-from processor import processor
+from processor import gpu, processor
 from spinedose._version import __version__
 
 
@@ -25,6 +26,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         numba=metadata.version("numba"),
         numpy=metadata.version("numpy"),
     )
+    if found := gpu():
+        machine_info.update(gpu=found)
+        with suppress(ImportError):
+            import cupy
+
+            machine_info.update(cupy=cupy.__version__)
 
 
 def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from processor import gpu
+
 ROOT = Path(__file__).resolve().parents[1]
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 CASES = ("mc", "water-truebeam", "water-agility", "literature", "scatter-factors", "analytic")
@@ -117,14 +119,7 @@ def run(step: Step, out: Path, left_s: float) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Device, driver, and versions."""
-    query = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory"
-    found: dict[str, Any] = {"python": platform.python_version(), "cpu_threads": os.cpu_count()}
-    try:
-        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        found["gpu"] = dict(zip(query.split(","), (part.strip() for part in lines[0].split(",")), strict=True))
-    except (OSError, subprocess.CalledProcessError) as error:
-        found["gpu"] = str(error)
+    found = {"python": platform.python_version(), "cpu_threads": os.cpu_count(), "gpu": gpu()}
     for name in ("cupy", "numpy", "numba", "scipy"):
         found[name] = _version(name)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout

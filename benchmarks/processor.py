@@ -1,8 +1,9 @@
-"""What the processor is called, for every result."""
+"""What processor and GPU are called, for every result."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
 from pathlib import Path
 
 
@@ -14,3 +15,14 @@ def processor() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def gpu() -> dict[str, str] | None:
+    """Name, driver, memory and highest clocks of the first GPU, from NVIDIA's own tool; None where there is none."""
+    query = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory"
+    try:
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+        first = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
+    return dict(zip(query.split(","), (part.strip() for part in first.split(",")), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,10 +98,9 @@ def energy_balance(device: Backend) -> float:
     return 100 * float(dose.sum(dtype=float) / (2 * energy.sum() * share) - 1)
 
 
-def device_array(like: object, values: Array) -> object:
+def device_array(like: Any, values: Array) -> Any:
     """Values as float32 in the array type of the device."""
-    kind = type(like)
-    return np.asarray(values, np.float32) if kind is np.ndarray else kind(np.asarray(values, np.float32))  # type: ignore[call-arg]
+    return np.asarray(values, np.float32, like=like)
 
 
 def attenuated(device: Backend) -> tuple[Array, Array]:

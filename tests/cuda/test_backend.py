@@ -15,7 +15,7 @@ from device_numpy import DeviceNumpy
 from spinedose._resources import folder
 from spinedose.backends import layout, select
 from spinedose.backends.base import Moments, Scene
-from spinedose.backends.cuda.backend import KERNELS, CudaBackend, kernel_source
+from spinedose.backends.cuda.backend import KERNELS, CudaBackend, _Combined, _Settled, _Slabs, kernel_source
 from spinedose.backends.select import select_backend
 from spinedose.cones import ConeTable, RadialBasis
 from spinedose.directions import directions
@@ -320,3 +320,44 @@ def test_a_broken_driver_is_a_reason(fake_cupy: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(BackendUnavailable, match="driver version is insufficient"):
         select_backend("cuda")
     assert select_backend("auto").name == "cpu"
+
+
+def test_rows_and_columns_are_exchanged() -> None:
+    backend = backend_on_host("exact")
+    array = np.random.default_rng(3).normal(size=(3, 5, 13)).astype(np.float32)
+    found = backend.exchanged(backend.upload(array))
+    np.testing.assert_array_equal(found.get(), array.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("shape", [(10, 1, 1, 3), (7, 4, 5, 37), (18, 30, 9, 33)])
+def test_moments_are_correlated_on_a_chessboard_of_rows(shape: tuple[int, ...]) -> None:
+    backend = backend_on_host("exact")
+    moments = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    seen = np.add.outer(np.arange(shape[1]), np.arange(shape[2])) % 2 == 0
+    rows = moments[:, seen].reshape(len(moments), -1).astype(float)
+    found = backend._covariance(backend.upload(moments))
+    np.testing.assert_allclose(found, rows @ rows.T, rtol=1e-5, atol=1e-4 * np.abs(rows @ rows.T).max())
+
+
+@pytest.mark.parametrize("inside", [((1, 2, 0), (2, 3, 41)), ((1, 2, 3), (2, 3, 30)), ((0, 0, 0), (4, 6, 41)), None])
+def test_sources_of_the_field_take_the_place_of_those_of_the_halo(inside: tuple[Any, Any] | None) -> None:
+    """Two slabs; 5 directions of 3 stages, no multiple of what a warp takes; the field in the second slab."""
+    backend, rng = backend_on_host("exact"), np.random.default_rng(3)
+
+    def combined(low: tuple[int, int, int], shape: tuple[int, int, int], count: int) -> _Combined:
+        values = backend._spacious((count, *shape))
+        values[...] = backend.upload(rng.normal(size=(count, *shape)).astype(np.float32))
+        return _Combined(low, values, rng.normal(size=(5, 3, count)).astype(np.float32))
+
+    def product(some: _Combined) -> np.ndarray:
+        return np.einsum("mkr,rabc->mkabc", some.weights, some.values.get())
+
+    halos = [combined((2, 1, 0), (3, 6, 41), 4), combined((5, 1, 0), (4, 6, 41), 2)]
+    field = None if inside is None else combined((5 + inside[0][0], 1 + inside[0][1], inside[0][2]), inside[1], 7)
+    slabs = _Slabs([_Settled(None, halos[0]), _Settled(field, halos[1])])
+    expected = np.concatenate([product(halo) for halo in halos], axis=2)
+    if field is not None and inside is not None:
+        (z, y, x), (n0, n1, n2) = inside
+        expected[:, :, 3 + z : 3 + z + n0, y : y + n1, x : x + n2] = product(field)
+    found = slabs.sources(backend, np.array([4, 0, 2])).get()[:, : 7 * 6 * 41]
+    np.testing.assert_allclose(found.reshape(3, 3, 7, 6, 41), expected[[4, 0, 2]], atol=1e-5)

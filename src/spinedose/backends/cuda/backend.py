@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import pairwise
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final
 
 import numpy as np
@@ -101,6 +102,10 @@ CORRELATING_WARPS, CORRELATED_ROWS = 4096, 64
 
 SHARE_OF_PRODUCTS = 1 / 64
 """Part of the whole device memory that these sums may fill."""
+
+
+_ONE_AT_A_TIME = Lock()
+"""Held while the matrix library has one thread: two that limit it at once could leave it so."""
 
 
 @lru_cache(maxsize=1)
@@ -446,7 +451,7 @@ class CudaBackend(Backend):
         """The few combinations of moments that matter, and what makes sources of them."""
         count, n0, n1, n2 = stored.shape
         covariance = self._covariance(stored)
-        with _threads().limit(limits=1, user_api="blas"):  # matrices so small that threads wait for each other
+        with _ONE_AT_A_TIME, _threads().limit(limits=1, user_api="blas"):  # so small that threads wait for each other
             matrix = source_matrix(cones, directions, moments.order)
             combine, weights = compress(matrix, covariance, tolerance)
         values = self._spacious((len(combine), n0, n1, n2))

@@ -2,8 +2,8 @@
 
     python validation/page.py [RESULTS.json ...] [--docs DIR]
 
-Without files those in validation/results/validate-*.json are taken. Of several, later ones replace earlier ones case by
-case and beam by beam, so that cases may be computed one at a time.
+Without files those of the CPU in validation/results are taken. Of several, later ones replace earlier ones case by case
+and beam by beam, so that cases may be computed one at a time. How far those of GPUs are from them stands on the page.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def read(paths: Sequence[Path]) -> Results:
     return found
 
 
-def page(results: Results, pictures: dict[str, list[Path]], docs: Path) -> str:
-    """The text of the page."""
+def page(results: Results, pictures: dict[str, list[Path]], docs: Path, others: Sequence[Results] = ()) -> str:
+    """The text of the page; `others` are results of other devices."""
     lines, failed = results.lines, results.failed
     held = [line for line in lines if line.role == HELD_OUT]
     days = sorted({outcome.date for outcome in results.outcomes})
@@ -70,6 +70,7 @@ def page(results: Results, pictures: dict[str, list[Path]], docs: Path) -> str:
         f" {sum(line.passed for line in held)} of {len(held)}. spinedose {results.version}, {results.backend}"
         f" ({results.device}), {days[0] if days else ''}{f' to {days[-1]}' if len(days) > 1 else ''}.\n"
     )
+    parts.extend(_beside(results, other) for other in others)
     parts.append("## The three weakest numbers\n")
     rows = [
         (
@@ -87,6 +88,22 @@ def page(results: Results, pictures: dict[str, list[Path]], docs: Path) -> str:
         if outcomes:
             parts.append(_case(name, outcomes, pictures.get(name, []), docs))
     return "\n".join(parts)
+
+
+def _beside(results: Results, other: Results) -> str:
+    """How far the same lines of another device are from these."""
+    own = {_key(line): line for line in results.lines}
+    pairs = [(line, own[_key(line)]) for line in other.lines if _key(line) in own]
+    worst = max((abs(a.worst - b.worst) for a, b in pairs), default=0.0)
+    differing = sum(a.passed != b.passed for a, b in pairs)
+    return (
+        f"{len(pairs)} of these lines were computed on {other.backend} ({other.device}), too: their worst values differ"
+        f" by {worst:.4f} at most (% or mm), and {differing or 'none'} of them passes or fails otherwise.\n"
+    )
+
+
+def _key(line: Line) -> tuple[str, ...]:
+    return line.case, line.machine, line.beam, line.quantity, line.field, line.depth, line.region
 
 
 def _case(name: str, outcomes: Sequence[Outcome], pictures: Sequence[Path], docs: Path) -> str:
@@ -337,11 +354,12 @@ def main() -> None:
     parser.add_argument("results", nargs="*", type=Path)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     arguments = parser.parse_args()
-    paths = arguments.results or sorted((ROOT / "validation" / "results").glob("validate-*.json"))
-    results = read(paths)
+    kept = ROOT / "validation" / "results"
+    results = read(arguments.results or sorted(kept.glob("validate-cpu-*.json")))
+    others = [read([path]) for path in sorted(kept.glob("validate-cuda-*.json"))]
     pictures = draw(results, arguments.docs / "figures" / "validation")
     target = arguments.docs / "validation.md"
-    target.write_text(page(results, pictures, arguments.docs), encoding="utf-8")
+    target.write_text(page(results, pictures, arguments.docs, others), encoding="utf-8")
     print(f"Written: {target}, {sum(map(len, pictures.values()))} pictures")
 
 

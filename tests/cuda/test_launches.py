@@ -19,8 +19,8 @@ from spinedose.grid import Grid, Volume
 from spinedose.plan import Plan
 from spinedose.settings import Settings
 
-MOST_STEPS = 500
-"""Array operations and kernels of an arc; some 400 were counted for two arcs with 890 segments."""
+MOST_STEPS = 400
+"""Array operations and kernels of an arc; some 320 are counted here, however many segments there are."""
 
 MORE_PER_SEGMENT = 0.1
 """What a segment more may cost: maps are handled 64 at a time."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def page(results: Results, pictures: dict[str, list[Path]], docs: Path, others: 
 
 def _beside(results: Results, other: Results) -> str:
     """How far the same lines of another device are from these."""
-    own = {_key(line): line for line in results.lines}
-    pairs = [(line, own[_key(line)]) for line in other.lines if _key(line) in own]
+    own = _by_name(results.lines)
+    pairs = [(line, own[name]) for name, line in _by_name(other.lines).items() if name in own]
     worst = max((abs(a.worst - b.worst) for a, b in pairs), default=0.0)
     differing = sum(a.passed != b.passed for a, b in pairs)
     return (
@@ -102,8 +103,15 @@ def _beside(results: Results, other: Results) -> str:
     )
 
 
-def _key(line: Line) -> tuple[str, ...]:
-    return line.case, line.machine, line.beam, line.quantity, line.field, line.depth, line.region
+def _by_name(lines: Iterable[Line]) -> dict[tuple[object, ...], Line]:
+    """Lines by all that says which they are; those of the same name, of several scans, by number."""
+    found: dict[tuple[object, ...], Line] = {}
+    count: Counter[tuple[object, ...]] = Counter()
+    for line in lines:
+        name = (line.case, line.machine, line.beam, line.quantity, line.field, line.depth, line.region, line.note)
+        found[*name, count[name]] = line
+        count[name] += 1
+    return found
 
 
 def _case(name: str, outcomes: Sequence[Outcome], pictures: Sequence[Path], docs: Path) -> str:

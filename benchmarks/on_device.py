@@ -46,9 +46,9 @@ def steps(out: Path, data: Path | None) -> list[Step]:
     where = () if data is None else ("--data", str(data))
     sanitizer = (shutil.which("compute-sanitizer") or "compute-sanitizer", "--error-exitcode", "9")
     kernels = (sys.executable, "tests/cuda/sanitized.py", "device")
-    gpu = (*PYTEST, "benchmarks/test_gpu.py", "--benchmark-only", "--benchmark-json", str(out / "gpu.json"))
+    timed = (*PYTEST, "benchmarks/test_gpu.py", "--benchmark-only", "--benchmark-json", str(out / "gpu.json"))
     return [
-        Step("gpu-benchmarks", gpu, alone=True),
+        Step("gpu-benchmarks", timed, alone=True),
         Step("demo", (sys.executable, str(Path(__file__).resolve()), str(out), "--demo")),
         Step("parity", (*PYTEST, "-s", "-k", "device", "tests/cuda/test_parity.py")),
         Step("stages", (*PYTEST, "-k", "([cuda- or [cuda]) and not on-host", "tests/stages")),

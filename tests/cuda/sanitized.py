@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from cuda_on_host import HostModule
+from cuda_on_host import HostModule, backend_on_device
 from device_numpy import DeviceArray, DeviceNumpy
 
 from made_up import beam_of
 from spinedose.backends.cuda.backend import KERNELS, UNROLLED, CudaBackend
-from spinedose.backends.select import select_backend
 from spinedose.compare.gamma import gamma_index
 from spinedose.cones import ConeTable, RadialBasis
 from spinedose.directions import directions
@@ -52,13 +51,6 @@ def run_fault(name: str, flags: Sequence[str]) -> None:
 def on_host(flags: Sequence[str]) -> CudaBackend:
     """The kernels compiled for the host, with memory for a few directions."""
     return CudaBackend(DeviceNumpy(), lambda code, options: HostModule(code, flags), budget_bytes=400_000)
-
-
-def on_device() -> CudaBackend:
-    """The first GPU."""
-    backend = select_backend("cuda")
-    assert isinstance(backend, CudaBackend)
-    return backend
 
 
 def run_all(backend: CudaBackend) -> None:
@@ -127,7 +119,7 @@ def run_all(backend: CudaBackend) -> None:
 if __name__ == "__main__":
     what, *options = sys.argv[1:]
     if what in ("all", "device"):
-        run_all(on_host(options) if what == "all" else on_device())
+        run_all(on_host(options) if what == "all" else backend_on_device())
     else:
         run_fault(what, options)
     print("ran to the end")

@@ -15,6 +15,7 @@ from device_numpy import DeviceNumpy
 from spinedose._resources import folder
 from spinedose.backends import layout, select
 from spinedose.backends.base import Moments, Scene
+from spinedose.backends.cuda import backend as cuda_backend
 from spinedose.backends.cuda.backend import KERNELS, CudaBackend, _Combined, _Settled, _Slabs, kernel_source
 from spinedose.backends.select import select_backend
 from spinedose.cones import ConeTable, RadialBasis
@@ -68,6 +69,13 @@ def test_errors_point_into_the_kernel_file() -> None:
     start = text.index(next(line for line in text if line.endswith('"sweep.cu"')))
     number = int(text[start].split()[1])
     assert text[start + 1 :] == own[number - 1 :]
+
+
+def test_numbers_of_the_kernels_are_those_of_the_launches() -> None:
+    text = "".join(kernel_source(file) for file in KERNELS)
+    defined = {name: int(value) for name, value in re.findall(r"^#define (\w+) (\d+)$", text, re.M)}
+    shared = ("MOST_CHAINS", "MOST_DEGREE", "SIDE", "VOXELS", "ROWS", "STRIP")
+    assert {name: defined[name] for name in shared} == {name: getattr(cuda_backend, name) for name in shared}
 
 
 class Scarce:

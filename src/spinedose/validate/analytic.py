@@ -185,7 +185,7 @@ def _released(device: Backend, scene: Scene, exposure: Exposure) -> Array:
     depth = device.radiological_depth(scene, exposure.fans)
     device.release(scene, exposure, depth, (0, len(exposure)), moments)
     values = moments.values[:, :, 0, :]
-    terma = np.asarray(values.get() if hasattr(values, "get") else values, dtype=float) * np.sqrt(4 * np.pi)
+    terma = device.to_host(values).astype(float) * np.sqrt(4 * np.pi)
     k, i = scene.grid.shape[0] // 2, scene.grid.shape[2] // 2
     axis: Array = terma[k - 1 : k + 1, 1:-1, i - 1 : i + 1].mean(axis=(0, 2))
     return axis

@@ -47,7 +47,7 @@ from spinedose.backends.layout import (
 from spinedose.cones import ConeTable
 from spinedose.directions import Directions, harmonic_norms
 from spinedose.errors import BackendUnavailable, OutOfMemory, UnsupportedPlan
-from spinedose.exposure import Exposure, Fans
+from spinedose.exposure import Exposure, Fans, on_host
 from spinedose.fluence_model import FluenceMaps, Raster
 from spinedose.grid import Volume
 from spinedose.machine import BeamModel, Machine
@@ -103,9 +103,8 @@ CORRELATING_WARPS, CORRELATED_ROWS = 4096, 64
 SHARE_OF_PRODUCTS = 1 / 64
 """Part of the whole device memory that these sums may fill."""
 
-
 _ONE_AT_A_TIME = Lock()
-"""Held while the matrix library has one thread: two that limit it at once could leave it so."""
+"""Held while the matrix library has one thread: threadpoolctl before 3.8 could leave it so when two limit it."""
 
 
 @lru_cache(maxsize=1)
@@ -514,13 +513,11 @@ class CudaBackend(Backend):
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """See `Backend.to_host`; large arrays through memory that the device can write to itself, ten times faster."""
-        if not hasattr(array, "get"):
-            return np.asarray(array)
-        if array.nbytes < LARGE_BYTES or not hasattr(self.xp, "cuda"):
-            host: NDArray[Any] = array.get()
-            return host
+        if array.nbytes < LARGE_BYTES or not (hasattr(array, "get") and hasattr(self.xp, "cuda")):
+            small: NDArray[Any] = on_host(array)
+            return small
         memory = self.xp.cuda.alloc_pinned_memory(array.nbytes)
-        host = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        host: NDArray[Any] = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
         array.get(out=host)
         return host
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 DEATHS_OF_A_TASK = 3
-"""A task that was with so many workers when they died is given up (`allowed_failures`): Dask's default."""
+"""So many workers may die of a task (`allowed_failures`: Dask's default), and of a scenario."""
 
 CONFIG = {
     # A process that was forked while numba's threads or a CUDA context exist is broken (numba's documentation, "The

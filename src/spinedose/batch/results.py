@@ -7,7 +7,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ FORMAT = 1
 """Version of a result file; part of its name's hash, so that another format is another result."""
 
 FORGOTTEN_S = 3600.0
-"""A file begun so long ago and not renamed since is what a killed process left [s]: a result is written in
-milliseconds."""
+"""A file begun so long ago and not renamed since, or a mark so old, is what a killed process left [s]: a result is
+written in milliseconds, and the run that asks for a mark takes it away at its end."""
 
 
 def canonical(content: Any) -> bytes:
@@ -96,10 +98,34 @@ class Results:
             aside.unlink(missing_ok=True)
         return path
 
+    @contextmanager
+    def at_work(self, key: str, run: str) -> Iterator[None]:
+        """Leave a mark while a result is computed; one that stays tells of a process that was killed over it.
+
+        Parameters
+        ----------
+        key : str
+            Hash of its inputs.
+        run : str
+            Name of the run that asked for it.
+        """
+        mark = self.path(key).with_name(f".{key}.{run}.{uuid.uuid4().hex}.mark")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def marks(self, run: str, key: str = "") -> list[Path]:
+        """Marks that a run left, or those of one result: while nobody is at work on it, its deaths."""
+        pattern = f"{key[:2]}/.{key}.{run}.*.mark" if key else f"*/.*.{run}.*.mark"
+        return sorted(self.folder.glob(pattern))
+
     def sweep(self) -> int:
-        """Remove files that were begun and never renamed, and say how many; younger ones may be in work."""
+        """Remove files that were begun and never renamed, and old marks; say how many. Younger ones may be in work."""
         before, swept = time.time() - FORGOTTEN_S, 0
-        for path in self.folder.glob("*/.*.part"):
+        for path in (*self.folder.glob("*/.*.part"), *self.folder.glob("*/.*.mark")):
             try:
                 if path.stat().st_mtime < before:
                     path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spinedose.batch.cluster import DEATHS_OF_A_TASK
 from spinedose.batch.identity import program
 from spinedose.batch.patients import PatientFiles
 from spinedose.batch.results import Results, digest
@@ -221,13 +221,15 @@ def run(
     watch(Event("plan", there - failed, count.total, failed))
     reasons: dict[str, str] = {}
     if wanted:
-        topic = f"spinedose-{uuid.uuid4().hex}"
-        client.subscribe_topic(topic, count)
+        name = f"spinedose-{uuid.uuid4().hex}"
+        client.subscribe_topic(name, count)
         try:
-            chunks = list(_chunks(asked, list(wanted.values()), scenarios_a_task, _workers(client), topic))
+            chunks = list(_chunks(asked, list(wanted.values()), scenarios_a_task, _workers(client), name))
             reasons = _hand_out(client, chunks, results)
         finally:
-            client.unsubscribe_topic(topic)
+            client.unsubscribe_topic(name)
+            for mark in results.marks(name):
+                mark.unlink(missing_ok=True)
     after = tuple(_lines(asked, patients, reasons))
     computed = len({line.key for line in after if line.key in wanted and line.state != "absent"})
     return Standing(after, tuple(lost), computed)
@@ -236,18 +238,24 @@ def run(
 def _look_at_all(asked: Asked, client: Client, watch: Watch) -> tuple[list[PatientFiles], list[tuple[str, str]]]:
     """Files are found and hashed by the workers: with many patients that takes minutes."""
     from distributed import as_completed
+    from distributed.scheduler import KilledWorker
 
-    futures = {
-        client.submit(_look, asked.work, name, folder, pure=False, retries=RETRIES): name
-        for name, folder in asked.folders
-    }
-    found: dict[str, PatientFiles | tuple[str, str]] = {}
-    for number, future in enumerate(as_completed(list(futures), loop=client.loop), start=1):
-        name = futures[future]
-        error = future.exception() if future.status != "finished" else None
-        found[name] = future.result() if error is None and future.status == "finished" else (name, _short(error))
+    def look(name: str) -> Future[PatientFiles | tuple[str, str]]:
+        return client.submit(_look, asked.work, name, folders[name], pure=False, retries=RETRIES)
+
+    def error_of(future: Future[PatientFiles | tuple[str, str]]) -> BaseException | None:
+        return future.exception() if future.status == "error" else None
+
+    folders = dict(asked.folders)
+    futures = {look(name): name for name in folders}
+    for number, _ in enumerate(as_completed(list(futures), loop=client.loop), start=1):
         watch(Event("patient", number, len(futures)))
-    return _apart([found[name] for name, _ in asked.folders])
+    found: dict[str, PatientFiles | tuple[str, str]] = {}
+    for future, name in futures.items():
+        if isinstance(error_of(future), KilledWorker):  # perhaps it stood in line behind another that took workers down
+            future = next(as_completed([look(name)], loop=client.loop))
+        found[name] = future.result() if future.status == "finished" else (name, _short(error_of(future)))
+    return _apart(list(found.values()))
 
 
 def _apart(found: Sequence[PatientFiles | tuple[str, str]]) -> tuple[list[PatientFiles], list[tuple[str, str]]]:
@@ -278,7 +286,7 @@ def _lines(asked: Asked, patients: Sequence[PatientFiles], reasons: dict[str, st
                 yield Line(patient, scenario, key, found["state"], found.get("error", ""))
 
 
-def _chunks(asked: Asked, wanted: Sequence[Line], most: int, workers: int, topic: str) -> Iterator[Chunk]:
+def _chunks(asked: Asked, wanted: Sequence[Line], most: int, workers: int, name: str) -> Iterator[Chunk]:
     """Pieces of one patient each; small enough that every worker has some four, as far as there are scenarios."""
     size = max(1, min(most, len(wanted) // (4 * workers)))
     by_patient: dict[PatientFiles, list[Job]] = {}
@@ -288,42 +296,47 @@ def _chunks(asked: Asked, wanted: Sequence[Line], most: int, workers: int, topic
     for patient, jobs in by_patient.items():
         for start in range(0, len(jobs), size):
             part = tuple(jobs[start : start + size])
-            yield Chunk(asked.work, patient, part, asked.results.folder, asking, topic)
+            yield Chunk(asked.work, patient, part, asked.results.folder, asking, name)
 
 
 def _hand_out(client: Client, chunks: Sequence[Chunk], results: Results) -> dict[str, str]:
     """Let the workers compute, and return why scenarios have no result, by key.
 
-    A task whose workers died time after time is handed out once more, scenario by scenario, so that one which brings
-    workers down (by its memory, say) does not cost the others.
+    Dask gives up a task that was with several workers when they died, whether it was at work there or only waiting in
+    line. Marks that are left behind tell which (`Results.at_work`): a scenario that was computed when its worker died
+    goes on alone, until so many have died of it; one that waited is handed out again.
     """
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    submit = functools.partial(client.submit, compute_chunk, pure=False, retries=RETRIES)
-    pending: dict[Future[int], Chunk] = {submit(chunk): chunk for chunk in chunks}
-    waiting, reasons = as_completed(list(pending), loop=client.loop), {}
+    waiting, reasons = as_completed(loop=client.loop), {}
+    pending: dict[Future[int], tuple[Chunk, set[Path]]] = {}
+
+    def hand_out(chunk: Chunk, seen: set[Path]) -> None:
+        future = client.submit(compute_chunk, chunk, pure=False, retries=RETRIES)
+        pending[future] = (chunk, seen)
+        waiting.add(future)
+
+    for chunk in chunks:
+        hand_out(chunk, set())
     for future in waiting:
-        chunk = pending.pop(future)
+        chunk, seen = pending.pop(future)
         if future.status == "finished":
             continue
         error = future.exception() if future.status == "error" else None
         missing = [job for job in chunk.jobs if results.read(job.key) is None]
-        if isinstance(error, KilledWorker) and len(chunk.jobs) > 1:
-            for job in missing:
-                single = _alone(chunk, job)
-                alone = submit(single)
-                pending[alone] = single
-                waiting.add(alone)
-            continue
+        if isinstance(error, KilledWorker) and (marks := set(results.marks(chunk.run))) - seen:
+            # without a new mark, workers die before they come to a scenario: that would never end
+            own = {job.key: len(results.marks(chunk.run, job.key)) for job in missing}
+            again = [(job,) for job in missing if 0 < own[job.key] <= DEATHS_OF_A_TASK]
+            waited = tuple(job for job in missing if not own[job.key])
+            for jobs in (*again, waited) if waited else again:
+                hand_out(replace(chunk, jobs=jobs), marks)
+            missing = [job for job in missing if own[job.key] > DEATHS_OF_A_TASK]
         for job in missing:
             reasons[job.key] = _short(error)
             log.warning("'%s' of %s was not computed: %s", job.scenario.name, chunk.patient.name, _short(error))
     return reasons
-
-
-def _alone(chunk: Chunk, job: Job) -> Chunk:
-    return replace(chunk, jobs=(job,))
 
 
 def _short(error: BaseException | None) -> str:

@@ -75,8 +75,8 @@ class Chunk:
         Folder of the results.
     program : str
         Hash of the program that asked; a worker with another one refuses.
-    topic : str
-        Where to tell Dask of each result; empty for nowhere.
+    run : str
+        Name of the run that asked: the topic by which Dask is told of each result; empty for nobody.
     """
 
     work: Work
@@ -84,7 +84,7 @@ class Chunk:
     jobs: tuple[Job, ...]
     results: Path
     program: str
-    topic: str = ""
+    run: str = ""
 
 
 def key_of(work: Work, patient: PatientFiles, scenario: Any) -> str:
@@ -123,7 +123,8 @@ def compute_chunk(chunk: Chunk) -> int:
                 continue
             start = time.perf_counter()
             try:
-                content = {"state": "done", "found": dict(_prepared(chunk.work, chunk.patient)(job.scenario))}
+                with results.at_work(job.key, chunk.run):
+                    content = {"state": "done", "found": dict(_prepared(chunk.work, chunk.patient)(job.scenario))}
             except (NotHere, BackendUnavailable) as error:
                 raise NotHere(error.problem, error.why, error.advice, error.argument) from error
             except SpinedoseError as error:
@@ -136,7 +137,7 @@ def compute_chunk(chunk: Chunk) -> int:
             seconds = time.perf_counter() - start
             results.write(job.key, {**content, "made": _made(seconds)})
             written += 1
-            _tell(chunk.topic, {"key": job.key, "state": content["state"], "seconds": seconds})
+            _tell(chunk.run, {"key": job.key, "state": content["state"], "seconds": seconds})
     if first is not None:
         raise first
     return written
@@ -172,10 +173,10 @@ def _made(seconds: float) -> dict[str, Any]:
     }
 
 
-def _tell(topic: str, message: dict[str, Any]) -> None:
+def _tell(run: str, message: dict[str, Any]) -> None:
     """Tell the one who asked, by way of the scheduler; a message that is lost costs nothing but a step of a bar."""
-    if not topic:
+    if not run:
         return
     from distributed import get_worker
 
-    get_worker().log_event(topic, message)
+    get_worker().log_event(run, message)

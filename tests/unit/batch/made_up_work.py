@@ -33,6 +33,9 @@ class MadeUpWork:
         file = folder / "plan.txt"
         if not file.is_file():
             raise InvalidInput(f"There is no plan in '{folder.name}'")
+        if file.read_text() == "dies when looked at":
+            time.sleep(0.2)
+            os.kill(os.getpid(), 9)
         return PatientFiles(name, file, (), None, file_digest(file), _EMPTY_SERIES, "", ("beam",))
 
     def facts(self, patient: PatientFiles, scenario: Any) -> Mapping[str, Any]:
@@ -40,7 +43,10 @@ class MadeUpWork:
 
     def prepare(self, patient: PatientFiles) -> Any:
         self._note(f"prepared {patient.name}")
-        number = float(patient.plan.read_text())
+        text = patient.plan.read_text()
+        if text == "dies":
+            os.kill(os.getpid(), 9)
+        number = float(text)
 
         def compute(scenario: MadeUpScenario) -> Mapping[str, Any]:
             if scenario.does == "refuses":
@@ -48,6 +54,7 @@ class MadeUpWork:
             if scenario.does == "breaks" and not (self.notes / "mended").exists():
                 raise OSError("the disk is full")
             if scenario.does == "dies" and not (self.notes / "mended").exists():
+                time.sleep(0.2)  # until what comes after it stands in line
                 os.kill(os.getpid(), 9)
             if scenario.does == "dies once":
                 marker = self.notes / f"died {patient.name}"

@@ -128,3 +128,40 @@ def test_a_scenario_that_brings_workers_down_costs_no_other(tmp_path: Path) -> N
         (tmp_path / "mended").touch()
         assert run(asked, client).is_complete
     assert noted(tmp_path, "computed") == ["a one", "a three", "a two"]
+    assert not list(asked.results.folder.glob("*/.*"))
+
+
+@pytest.mark.slow
+def test_a_scenario_that_waits_where_another_dies_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker, and a Dask that gives up at the first death: it blames what waits in line there as well."""
+    monkeypatch.setattr("spinedose.batch.cluster.DEATHS_OF_A_TASK", 0)
+    asked = made_up(tmp_path, MadeUpScenario("one", 1.0, "dies"), TWO, patients=1)
+    with open_client(workers=1, cores=1) as client:
+        found = run(asked, client, scenarios_a_task=1)
+    assert [line.state for line in found.lines] == ["absent", "done"]
+    assert noted(tmp_path, "computed") == ["a two"]
+
+
+@pytest.mark.slow
+def test_a_patient_that_cannot_even_be_looked_at_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spinedose.batch.cluster.DEATHS_OF_A_TASK", 0)
+    asked = made_up(tmp_path, ONE, patients=2)
+    (tmp_path / "a" / "plan.txt").write_text("dies when looked at")
+    with open_client(workers=1, cores=1) as client:
+        found = run(asked, client)
+    assert found.lost == (("a", "Its workers died, time after time (memory, perhaps)"),)
+    assert [line.state for line in found.lines] == ["done"]
+
+
+@pytest.mark.slow
+def test_a_patient_that_brings_workers_down_while_he_is_made_ready_is_given_up(tmp_path: Path) -> None:
+    asked = made_up(tmp_path, ONE, TWO, patients=2)
+    (tmp_path / "b" / "plan.txt").write_text("dies")
+    with open_client(workers=2, cores=2) as client:
+        found = run(asked, client, scenarios_a_task=2)
+    assert [line.state for line in found.lines] == ["done", "done", "absent", "absent"]
+    assert all("workers died" in line.reason for line in found.lines[2:])

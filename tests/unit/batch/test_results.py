@@ -71,15 +71,27 @@ def test_a_failed_write_leaves_the_old_result_and_no_rest(results: Results, monk
     assert len(list(path.parent.iterdir())) == 1
 
 
-def test_sweeping_takes_old_rests_only(results: Results) -> None:
+@pytest.mark.parametrize("kind", ["part", "mark"])
+def test_sweeping_takes_old_rests_only(results: Results, kind: str) -> None:
     path = results.write(KEY, CONTENT)
-    old, young = path.with_name(".x.part"), path.with_name(".y.part")
+    old, young = path.with_name(f".x.{kind}"), path.with_name(f".y.{kind}")
     for rest in (old, young):
         rest.write_text("{")
     long_ago = time.time() - FORGOTTEN_S - 60
     os.utime(old, (long_ago, long_ago))
     assert results.sweep() == 1
     assert {item.name for item in path.parent.iterdir()} == {path.name, young.name}
+
+
+def test_a_mark_stays_only_where_a_process_was_killed(results: Results) -> None:
+    with results.at_work(KEY, "this"):
+        assert len(results.marks("this", KEY)) == len(results.marks("this")) == 1
+        assert results.marks("that") == results.marks("this", "0" * 64) == []
+        assert results.sweep() == 0
+    assert results.marks("this") == []
+    with pytest.raises(OSError, match="disk"), results.at_work(KEY, "this"):
+        raise OSError("the disk is full")
+    assert results.marks("this") == []
 
 
 def test_the_digest_does_not_hang_on_order() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,11 +115,10 @@ def started(cohort: Path, tmp_path: Path) -> Iterator[tuple[Path, subprocess.Pop
     try:
         yield folder, process
     finally:
-        for one in family:
-            if one.is_running():
-                family += one.children(recursive=True)
+        if _lives(family[0]):
+            family += family[0].children(recursive=True)
         for one in reversed(family):
-            if one.is_running():
+            with suppress(psutil.NoSuchProcess):
                 one.kill()
         process.wait(60)
 
@@ -134,6 +134,13 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Processes that compute: those that were spawned, but for Python's own tracker of resources."""
     children = psutil.Process(process.pid).children(recursive=True)
     return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
 
 
 def _is_whole(folder: Path) -> bool:
@@ -181,7 +188,7 @@ def test_a_killed_run_goes_on_where_it_was(
     process.kill()
     process.wait(60)
     # workers see that their parent is gone, and end by themselves
-    _wait(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers))
+    _wait(lambda: not any(map(_lives, workers)))
     before = _files(folder)
     assert 4 <= len(before) < SCENARIOS
     assert _is_whole(folder)

@@ -127,7 +127,10 @@ def test_interrupting_leaves_nothing(demo: tuple[Path, str], tmp_path: Path) -> 
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    time.sleep(5.0)  # reading takes about a second, the computation at 1 mm minutes
+    running = pytest.importorskip("psutil").Process(process.pid)
+    # Reading takes a second of the processor, the computation at 1 mm minutes.
+    while sum(running.cpu_times()[:2]) < 5.0:
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=300)
     assert process.returncode == 130

@@ -26,7 +26,7 @@ from spinedose.plan import Beam, Plan
 
 from . import synthetic as syn
 
-QUICKLY = timedelta(seconds=5)  # a small file takes milliseconds; more means a hang, even on a busy machine
+QUICKLY = timedelta(seconds=60)  # a small file takes milliseconds; more means a hang, even on a busy machine
 
 GARBAGE = (
     b"",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import lzma
 import shutil
 import subprocess
-import time
 
 import numpy as np
 import pydicom
@@ -225,7 +224,6 @@ def test_couch_with_overrides_point_and_odd_types(unpack):
 
 
 def test_every_real_set_is_read(shared, unpack):
-    start = time.perf_counter()
     for name, body in [
         ("monaco_tiny_vmat/TinyFS_StrctrSets.dcm", "patient"),
         ("eclipse_thorax_imrt/RTSTRUCT.dcm.xz", None),
@@ -237,7 +235,6 @@ def test_every_real_set_is_read(shared, unpack):
     (box,) = (shared / "dicom" / "oncentra_box_full").glob("RS*.dcm")
     # External is a rectangle of 50 x 50 mm on 5 planes, 75 mm apart.
     assert volume_cm3(read_structures(box)["External"]) == pytest.approx(5 * 7.5 * 25, rel=0.01)
-    assert time.perf_counter() - start < 10
 
 
 def test_volumes_and_mean_doses_agree_with_the_planning_system(unpack):

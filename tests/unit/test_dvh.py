@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from spinedose.compare.dvh import LEAST_VOXELS, Dvh, dvh
 from spinedose.compare.solid import Convention, cut, width_cm
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
-from spinedose.structures import Structure, volume_cm3
+from spinedose.structures import Structure
 
 PRISMS = Convention("prisms", "flat")
 
@@ -394,16 +393,3 @@ def test_a_histogram_is_json():
     assert table["volume_cm3"] == curve.volume_cm3 and len(table["dose_gy"]) == 50
     assert (table["between_contours"], table["ends"]) == ("interpolated", "tapered")
     assert table["volume_at_dose_cm3"][0] == pytest.approx(float(curve.covered_cm3[-1]))
-
-
-def test_thirty_structures_take_seconds():
-    """A spine case on two cores: 1.5 L of lung and 30 small structures; about 2 s, and 20 allowed for busy machines."""
-    dose = linear_dose()
-    small = [Structure(k, "s", contours_cm=tuple(disc(0.8, z, x=0.02 * k, n=100) for z in PLANES)) for k in range(30)]
-    large = Structure(99, "lung", contours_cm=tuple(disc(6.0, z, n=300) for z in 0.2 * np.arange(66)))
-    assert volume_cm3(large) > 1490
-    dvh(dose, small[0])
-    start = time.perf_counter()
-    for structure in (*small, large):
-        dvh(dose, structure)
-    assert time.perf_counter() - start < 20

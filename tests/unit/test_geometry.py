@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spinedose.errors import UnsupportedPlan
@@ -91,6 +91,7 @@ def test_the_couch_turns_counterclockwise_seen_from_above() -> None:
     np.testing.assert_allclose(fixed_from_table(90) @ [0, 1, 0], [-1, 0, 0], atol=EXACT)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(PATIENT_POSITIONS), angles, angles)
 def test_always_a_rotation(position: str, couch: float, gantry: float) -> None:
     turn = gantry_from_patient(position, couch, gantry)
@@ -98,6 +99,7 @@ def test_always_a_rotation(position: str, couch: float, gantry: float) -> None:
     assert np.linalg.det(turn) == pytest.approx(1.0)
 
 
+@settings(deadline=None)
 @given(angles)
 def test_a_full_turn_changes_nothing(angle: float) -> None:
     for turn in (gantry_from_fixed, fixed_from_table, collimator_from_gantry):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spinedose.errors import InvalidInput
@@ -81,6 +81,7 @@ class TestVolume:
             volume.values[0, 0, 0] = 1
         values[0, 0, 0] = 1
 
+    @settings(deadline=None)
     @given(st.tuples(st.floats(1.0, 1.3), st.floats(2.0, 2.4), st.floats(3.0, 3.5)))
     def test_trilinear_functions_are_met_exactly(self, point: tuple[float, float, float]) -> None:
         def function(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

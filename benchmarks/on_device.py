@@ -58,7 +58,6 @@ def steps(out: Path, data: Path | None) -> list[Step]:
             for case in CASES
         ),
         Step("memcheck", (*sanitizer, "--tool", "memcheck", *kernels)),
-        Step("racecheck", (*sanitizer, "--tool", "racecheck", *kernels)),
         Step("initcheck", (*sanitizer, "--tool", "initcheck", *kernels)),
     ]  # fmt: skip
 

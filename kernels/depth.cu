@@ -12,13 +12,13 @@ struct Rays { int nu, nv, planes; float u, v, pitch, sad, step; };
 __device__ float sample(const float* __restrict__ volume, const Shape& n, float x, float y, float z) {
     if (x < 0.0f || y < 0.0f || z < 0.0f || x > float(n.n2 - 1) || y > float(n.n1 - 1) || z > float(n.n0 - 1))
         return 0.0f;
-    const int i = min(int(x), n.n2 - 2), j = min(int(y), n.n1 - 2), k = min(int(z), n.n0 - 2);
+    const int i = min(int(x), max(n.n2 - 2, 0)), j = min(int(y), max(n.n1 - 2, 0)), k = min(int(z), max(n.n0 - 2, 0));
     const float fx = x - float(i), fy = y - float(j), fz = z - float(k);
-    const int row = n.n2, slab = n.n1 * n.n2;
+    const int next = n.n2 > 1, row = n.n1 > 1 ? n.n2 : 0, slab = n.n0 > 1 ? n.n1 * n.n2 : 0;  // 0: one voxel thick
     const float* v = volume + (k * n.n1 + j) * n.n2 + i;
-    const float near = mix(mix(v[0], v[1], fx), mix(v[row], v[row + 1], fx), fy);
+    const float near = mix(mix(v[0], v[next], fx), mix(v[row], v[row + next], fx), fy);
     v += slab;
-    const float far = mix(mix(v[0], v[1], fx), mix(v[row], v[row + 1], fx), fy);
+    const float far = mix(mix(v[0], v[next], fx), mix(v[row], v[row + next], fx), fy);
     return mix(near, far, fz);
 }
 

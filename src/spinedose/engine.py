@@ -78,7 +78,7 @@ def compute_dose(
         Grid on which the dose is returned, by trilinear interpolation; otherwise that of the calculation, with a fine
         box its fine voxels everywhere.
     backend : str
-        `"auto"` or `"cpu"`.
+        `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
     per_beam : bool
         Also return the dose of each beam; costs one transport a beam.
     setup : Setup, optional

@@ -67,7 +67,7 @@ def ideal_field_dose(
         `"medium"`: energy over mass, which Monte Carlo scores. `"water"`: energy over the mass of as many electrons'
         worth of water, which `compute_dose` returns by default (docs/theory/heterogeneity.md).
     backend : str
-        `"auto"` or `"cpu"`.
+        `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
     settings : Settings, optional
         Accuracy settings.
 

@@ -134,26 +134,27 @@ def deliver(
     One dose, on the scene's grid; with a box of fine voxels a second one, in the box.
     """
     clock = clock.waiting(device.finish)
-    whole = clock if inner is None else clock.part(0.0, 0.4)
-    rays = _expose(device, scene, job, settings, whole, memory)
-    count = settings.directions or _directions_for(rays.fields)
-    spread = directions(count, settings.moments)
-    nest = None if inner is None else inner.nest
-    lit = _released(device, scene, rays, spread, settings, whole, warnings, nest=nest)
-    around = _transported(device, scene, lit.sources, rays.cones, spread, whole)
-    if inner is None:
-        return [device.to_host(_with_electrons(around, lit.electrons, scene))], count
-    dose = around + _transported(device, scene, lit.boxed, rays.cones, spread, clock.part(0.3, 0.2))
-    coarse, around = device.to_host(_with_electrons(dose, lit.electrons, scene)), device.to_host(around)
-    del lit, rays, dose
+    with device.context():
+        whole = clock if inner is None else clock.part(0.0, 0.4)
+        rays = _expose(device, scene, job, settings, whole, memory)
+        count = settings.directions or _directions_for(rays.fields)
+        spread = directions(count, settings.moments)
+        nest = None if inner is None else inner.nest
+        lit = _released(device, scene, rays, spread, settings, whole, warnings, nest=nest)
+        around = _transported(device, scene, lit.sources, rays.cones, spread, whole)
+        if inner is None:
+            return [device.to_host(_with_electrons(around, lit.electrons, scene))], count
+        dose = around + _transported(device, scene, lit.boxed, rays.cones, spread, clock.part(0.3, 0.2))
+        coarse, around = device.to_host(_with_electrons(dose, lit.electrons, scene)), device.to_host(around)
+        del lit, rays, dose
 
-    closer = clock.part(0.5, 0.5)
-    rays = _expose(device, inner.scene, job, settings, closer, memory, matter=scene.grid)
-    lit = _released(device, inner.scene, rays, spread, settings, closer, warnings, outer=inner.outer)
-    dose = _transported(device, inner.scene, lit.sources, rays.cones, spread, closer)
-    closely = device.to_host(_with_electrons(dose, lit.electrons, inner.scene))
-    fine = closely[1:-1, 1:-1, 1:-1] + inner.nest.fine(around)
-    return [coarse, np.where(inner.matter.electron.values > VACUUM, fine, np.float32(0.0))], count
+        closer = clock.part(0.5, 0.5)
+        rays = _expose(device, inner.scene, job, settings, closer, memory, matter=scene.grid)
+        lit = _released(device, inner.scene, rays, spread, settings, closer, warnings, outer=inner.outer)
+        dose = _transported(device, inner.scene, lit.sources, rays.cones, spread, closer)
+        closely = device.to_host(_with_electrons(dose, lit.electrons, inner.scene))
+        fine = closely[1:-1, 1:-1, 1:-1] + inner.nest.fine(around)
+        return [coarse, np.where(inner.matter.electron.values > VACUUM, fine, np.float32(0.0))], count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,8 +213,8 @@ def _shots(
             both = _fluence(device, grid, job, beams, settings, part)
         else:
             key = (
-                "fluence", device.name, device.device, job.machine.name, job.machine.data_hash, job.model.energy,
-                job.model.leaf_offset_cm, job.model.spot, job.patient_position, grid.spacing_cm,
+                "fluence", device.name, device.number, device.device, job.machine.name, job.machine.data_hash,
+                job.model.energy, job.model.leaf_offset_cm, job.model.spot, job.patient_position, grid.spacing_cm,
                 settings.pixel_on(grid), settings.segment_step_deg, settings.halo_step_deg,
                 tuple(_digest(beam) for beam in beams),
             )  # fmt: skip
@@ -321,12 +322,13 @@ def transport_exposures(
         Directions used.
     """
     clock = (clock or Clock(None)).waiting(device.finish)
-    rays = _Rays(fields, halos, cones)
-    count = settings.directions or _directions_for(fields)
-    spread = directions(count, settings.moments)
-    lit = _released(device, scene, rays, spread, settings, clock, [] if warnings is None else warnings)
-    dose = _transported(device, scene, lit.sources, cones, spread, clock)
-    return device.to_host(_with_electrons(dose, lit.electrons, scene)), count
+    with device.context():
+        rays = _Rays(fields, halos, cones)
+        count = settings.directions or _directions_for(fields)
+        spread = directions(count, settings.moments)
+        lit = _released(device, scene, rays, spread, settings, clock, [] if warnings is None else warnings)
+        dose = _transported(device, scene, lit.sources, cones, spread, clock)
+        return device.to_host(_with_electrons(dose, lit.electrons, scene)), count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -363,7 +365,8 @@ def _released(
         first, end = slabs[0]
         part = clock.part(0.2 + 0.3 * (first - low) / (high - low), 0.3 * (end - first) / (high - low))
         try:
-            slab = source.slab(first, end, part)
+            with device.context():
+                slab = source.slab(first, end, part)
         except OutOfMemory:
             if end - first == 1:
                 raise
@@ -541,21 +544,39 @@ def _release(
     groups = max(sum(len(exposure) for exposure in exposures), 1)
     done, deepest_cm = 0, 0.0
     for exposure in exposures:
-        block = max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
-        for a in range(0, len(exposure), block):
+        a, block = 0, max(1, device.fan_budget_bytes // exposure.fans.bytes_per_fan)
+        while a < len(exposure):
             b = min(a + block, len(exposure))
             with clock("depth", share[0] + share[1] * done / groups):
-                fans, factor = exposure.fans.part(a, b), exposure.attenuation.path_factor
-                depth = device.radiological_depth(scene, fans, factor)
-                if outer is not None and exposure.approach is not None:
-                    before = device.radiological_depth(outer, exposure.approach.part(a, b), factor)
-                    depth += device.radiological_depth(outer, fans, factor)
-                    depth += before[..., -1:]
-                deepest_cm = max(deepest_cm, float(depth[..., -1].max()))  # it rises along each ray
+                try:
+                    depth, deepest = _depths(device, scene, exposure, (a, b), outer)
+                except OutOfMemory:
+                    if b - a == 1:
+                        raise
+                    block = (b - a + 1) // 2
+                    log.warning("GPU memory is short: going on with %d fans at a time instead of %d", block, b - a)
+                    continue
+            deepest_cm = max(deepest_cm, deepest)
             with clock("terma", share[0] + share[1] * done / groups):
                 device.release(scene, exposure, depth, (a, b), moments)
+            del depth  # before the next are made
             done += b - a
+            a = b
     return deepest_cm
+
+
+def _depths(
+    device: Backend, scene: Scene, exposure: Exposure, groups: tuple[int, int], outer: Scene | None
+) -> tuple[Any, float]:
+    """Water-equivalent depths of some groups, (g, nv, nu, nz), and the greatest [cm]; see `_release`."""
+    with device.context():
+        fans, factor = exposure.fans.part(*groups), exposure.attenuation.path_factor
+        depth = device.radiological_depth(scene, fans, factor)
+        if outer is not None and exposure.approach is not None:
+            before = device.radiological_depth(outer, exposure.approach.part(*groups), factor)
+            depth += device.radiological_depth(outer, fans, factor)
+            depth += before[..., -1:]
+        return depth, float(depth[..., -1].max())  # it rises along each ray
 
 
 def _per_mass(energy: Any, scene: Scene) -> Any:

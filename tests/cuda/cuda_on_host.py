@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_numpy import DeviceArray, DeviceNumpy
+from device_numpy import DeviceArray, DeviceNumpy, prove_current
 
 from spinedose.backends.base import Backend
 from spinedose.backends.cuda.backend import CudaBackend
@@ -32,6 +33,9 @@ BUILDS = {
     "fused": ("-O2", "-march=native", "-ffp-contract=fast"),
 }
 """Without fused multiply-add, as numba rounds, and with it, as nvcc does."""
+
+MOST_THREADS, MOST_BLOCKS = 1024, (2**31 - 1, 65535, 65535)
+"""Of a block, and of a grid along x, y, z: the limits of every device (CUDA C++ Programming Guide)."""
 
 ENTRY = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 
@@ -89,6 +93,8 @@ class HostKernel:
         self._launch = launch
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]) -> None:
+        assert min(*grid, *block) > 0 and math.prod(block) <= MOST_THREADS, "CUDA refuses such a launch"
+        assert all(n <= most for n, most in zip(grid, MOST_BLOCKS, strict=False)), "CUDA refuses such a launch"
         boxes = [_box(value) for value in args]
         pointers = (ctypes.c_void_p * len(boxes))(*(ctypes.addressof(box) for box in boxes))
         self._launch(_three(grid), _three(block), pointers)
@@ -102,6 +108,7 @@ def _box(value: Any) -> Any:
     """Memory that holds an argument: the address of an array, or a number or struct itself."""
     if isinstance(value, np.ndarray) and value.ndim:
         assert isinstance(value, DeviceArray), "a kernel cannot see an array of the host"
+        prove_current("a kernel", value)
         return ctypes.c_void_p(value.ctypes.data)
     assert isinstance(value, np.generic | np.ndarray), f"{type(value)} has no size that a kernel knows"
     assert not isinstance(value, np.void), "CuPy cuts a struct off that is no array: see layout.Struct"

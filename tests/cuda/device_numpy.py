@@ -1,7 +1,8 @@
-"""numpy that is as strict as CuPy: arrays of the device and of the host do not mix, and only `get()` leads back."""
+"""numpy that is as strict as CuPy: arrays of devices and of the host do not mix, and only `get()` leads back."""
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -35,25 +36,50 @@ class Meter:
         self.live_bytes -= size
 
     @property
-    def cuda(self) -> Any:
-        """What a backend asks of `cupy.cuda`."""
-        return SimpleNamespace(
-            Device=_Device,
-            alloc_pinned_memory=bytearray,
-            get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
-            runtime=SimpleNamespace(memGetInfo=lambda: (self.limit_bytes - self.live_bytes, self.limit_bytes)),
-        )
+    def info(self) -> tuple[int, int]:
+        """What is free, and how much there is."""
+        return self.limit_bytes - self.live_bytes, self.limit_bytes
 
 
-class _Device:
-    """A device that is always the current one."""
+class Device:
+    """One of several devices; the current one of a thread is that in whose context it is, or the one last used."""
+
+    _of_thread = threading.local()
 
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def __enter__(self) -> None: ...
+    @classmethod
+    def current(cls) -> int:
+        """Number of the calling thread's current device."""
+        return getattr(cls._of_thread, "number", 0)
 
-    def __exit__(self, *_: object) -> None: ...
+    def use(self) -> None:
+        """Make it the current one."""
+        Device._of_thread.number = self.number
+
+    def __enter__(self) -> None:
+        self._before = Device.current()
+        self.use()
+
+    def __exit__(self, *_: object) -> None:
+        Device(self._before).use()
+
+
+def _memory_info() -> tuple[int, int]:
+    return (2**33, 2**33) if DeviceArray.meter is None else DeviceArray.meter.info
+
+
+CUDA = SimpleNamespace(
+    Device=Device,
+    alloc_pinned_memory=bytearray,
+    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    runtime=SimpleNamespace(memGetInfo=_memory_info),
+)
+"""What a backend asks of `cupy.cuda`."""
+
+POOL = SimpleNamespace(free_bytes=lambda: 0, used_bytes=lambda: 0, get_limit=lambda: 0, free_all_blocks=lambda: None)
+"""What a backend asks of CuPy's memory pool."""
 
 
 class DeviceArray(np.ndarray):
@@ -62,7 +88,12 @@ class DeviceArray(np.ndarray):
     meter: ClassVar[Meter | None] = None
     steps: ClassVar[Counter[str]] = Counter()
 
+    number: int
+    """Of the device on which it lies."""
+
     def __array_finalize__(self, source: Any) -> None:
+        is_view = isinstance(source, DeviceArray) and not self.flags.owndata
+        self.number = source.number if is_view else Device.current()
         if self.meter is not None and self.flags.owndata:
             self.meter.take(self)
 
@@ -76,7 +107,7 @@ class DeviceArray(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         DeviceArray.steps[ufunc.__name__] += 1
-        _refuse_host_arrays(ufunc.__name__, inputs, out)
+        _refuse_other_arrays(ufunc.__name__, inputs, out)
         if out:
             options["out"] = tuple(_plain(one) for one in out)
         result = getattr(ufunc, method)(*(_plain(one) for one in inputs), **options)
@@ -85,12 +116,12 @@ class DeviceArray(np.ndarray):
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         DeviceArray.steps[function.__name__] += 1
         if function.__name__ not in UPLOADS:
-            _refuse_host_arrays(function.__name__, args, tuple(options.values()))
+            _refuse_other_arrays(function.__name__, args, tuple(options.values()))
         return _on_device(function(*_plain(args), **{name: _plain(value) for name, value in options.items()}))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         DeviceArray.steps["assignment"] += 1
-        _refuse_host_arrays("assignment", (value,))
+        _refuse_other_arrays("assignment", (self, value))
         super().__setitem__(key, value)
 
 
@@ -98,9 +129,8 @@ class DeviceNumpy:
     """The functions of numpy, for arrays of the device."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("cuda", "get_default_memory_pool") and DeviceArray.meter is not None:
-            pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
-            return DeviceArray.meter.cuda if name == "cuda" else lambda: pool
+        if name in ("cuda", "get_default_memory_pool"):
+            return CUDA if name == "cuda" else lambda: POOL
         found = getattr(np, name)
         if isinstance(found, type) or not callable(found):
             return DeviceFft() if name == "fft" else found
@@ -108,7 +138,7 @@ class DeviceNumpy:
         def function(*args: Any, **options: Any) -> Any:
             DeviceArray.steps[name] += 1
             if name not in UPLOADS:
-                _refuse_host_arrays(name, args, tuple(options.values()))
+                _refuse_other_arrays(name, args, tuple(options.values()))
             return _on_device(found(*args, **options))
 
         return function
@@ -120,7 +150,7 @@ class DeviceFft:
     def __getattr__(self, name: str) -> Any:
         def function(array: Any, *args: Any, **options: Any) -> Any:
             DeviceArray.steps[name] += 1
-            _refuse_host_arrays(name, (array,))
+            _refuse_other_arrays(name, (array,))
             if name.startswith("r") and array.flags.c_contiguous and array.ctypes.data % (2 * array.itemsize):
                 raise ValueError(f"{name}: cuFFT wants real input where a complex number could begin")
             return _on_device(getattr(np.fft, name)(_plain(array), *args, **options))
@@ -142,10 +172,18 @@ def _on_device(value: Any) -> Any:
     return value
 
 
-def _refuse_host_arrays(function: str, *arguments: Any) -> None:
+def _refuse_other_arrays(function: str, *arguments: Any) -> None:
     for value in _flat(arguments):
-        if isinstance(value, np.ndarray) and not isinstance(value, DeviceArray) and value.ndim:
+        if isinstance(value, DeviceArray):
+            prove_current(function, value)
+        elif isinstance(value, np.ndarray) and value.ndim:
             raise TypeError(f"{function}: an array of the host where CuPy wants one of the device")
+
+
+def prove_current(function: str, array: DeviceArray) -> None:
+    """Refuse an array that lies on another device than the current one, as CuPy does without peer access."""
+    if array.number != Device.current():
+        raise ValueError(f"{function}: an array of device {array.number}, the current one is {Device.current()}")
 
 
 def _flat(value: Any) -> Iterator[Any]:

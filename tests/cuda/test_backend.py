@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from cuda_on_host import BUILDS, HostModule, backend_on_host, kernels_in
-from device_numpy import DeviceNumpy
+from device_numpy import POOL, DeviceNumpy
 
 from spinedose._resources import folder
 from spinedose.backends import layout, select
@@ -188,12 +188,21 @@ def test_energy_of_the_halo_alone_is_carried() -> None:
     np.testing.assert_allclose(alone, both, rtol=1e-5, atol=1e-6 * both.max())
 
 
-def test_moments_may_take_half_of_a_budget_and_a_quarter_of_a_device(fake_cupy: Any) -> None:
+def test_moments_may_take_half_of_a_budget_and_a_quarter_of_a_device(
+    fake_cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert backend_on_host("exact", budget_bytes=1000).most_moments_bytes == 500
-    backend = select_backend("cuda")  # 1 of 8 GiB is free: half of 60 % of that
-    assert backend.most_moments_bytes == int(0.6 * 2**30) // 2
-    FakeRuntime.memGetInfo = staticmethod(lambda: (7 * 2**30, 2**33))  # type: ignore[attr-defined]
-    assert backend.most_moments_bytes == 2**31
+    backend = select_backend("cuda")  # 1 of 8 GiB is free: half of the largest part below 60 % of that
+    assert backend.most_moments_bytes == 2**28
+    for free_gib in (6.7, 7.0, 8.0):
+        info = (int(free_gib * 2**30), 2**33)
+        FakeRuntime.memGetInfo = staticmethod(lambda info=info: info)  # type: ignore[attr-defined]
+        assert backend.most_moments_bytes == 2**31
+        assert backend.fan_budget_bytes == 2**30
+    monkeypatch.setattr(POOL, "get_limit", lambda: 2**30)  # as by CUPY_GPU_MEMORY_LIMIT
+    assert backend.most_moments_bytes == 2**28
+    monkeypatch.setattr(POOL, "used_bytes", lambda: 2**29)
+    assert backend.most_moments_bytes == 2**27
 
 
 def test_threads_do_not_disturb_each_other() -> None:
@@ -274,7 +283,7 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     module.__spec__ = object()  # type: ignore[assignment]
     module.cuda = types.SimpleNamespace(runtime=FakeRuntime, Device=_Current)  # type: ignore[attr-defined]
     FakeRuntime.memGetInfo = staticmethod(lambda: (2**30, 2**33))  # type: ignore[attr-defined]
-    module.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)  # type: ignore[attr-defined]
+    module.get_default_memory_pool = lambda: POOL  # type: ignore[attr-defined]
     module.RawModule = lambda code, options: HostModule(code, BUILDS["exact"])  # type: ignore[attr-defined]
     module.__getattr__ = lambda name: getattr(DeviceNumpy(), name)  # type: ignore[method-assign]
     monkeypatch.setitem(sys.modules, "cupy", module)
@@ -307,7 +316,7 @@ def test_a_usable_gpu_is_taken_and_described(fake_cupy: Any) -> None:
     assert isinstance(backend, CudaBackend)
     assert backend.device == "Some GPU, 8 GiB, CUDA 12.8"
     assert select_backend("cuda") is backend is select_backend("cuda:0"), "kernels are loaded once a process"
-    assert backend.fan_budget_bytes == int(0.6 * 2**30) // 4
+    assert backend.fan_budget_bytes == 2**27
     with backend.context():
         assert _Current.stack == [0]
     assert _Current.stack == [] and _Current.used == 0

@@ -19,6 +19,7 @@ from spinedose.backends.cuda.backend import CudaBackend
 from spinedose.density import CtImage
 from spinedose.engine import Settings, compute_dose
 from spinedose.errors import OutOfMemory
+from spinedose.exposure import Fans
 from spinedose.grid import Grid, Volume
 from spinedose.plan import Plan
 
@@ -125,10 +126,38 @@ def test_slabs_that_do_not_fit_are_halved(
     assert np.quantile(error, 0.999) < P999_PERCENT and np.sqrt(np.mean(error**2)) < RMS_PERCENT
 
 
-def test_what_needs_more_than_there_is_says_so(solve: Callable[[CudaBackend], np.ndarray], meter: Meter) -> None:
-    meter.limit_bytes = SCALED_BYTES // 8
+@pytest.mark.parametrize("part", [4, 6, 8, 12, 20, 50])
+def test_what_needs_more_than_there_is_says_so(
+    solve: Callable[[CudaBackend], np.ndarray], meter: Meter, part: int
+) -> None:
+    """Wherever the memory ends: in a verb, or between two."""
+    meter.limit_bytes = SCALED_BYTES // part
     with pytest.raises(OutOfMemory, match="too little memory"):
         solve(metered_backend())
+
+
+def test_fans_that_do_not_fit_are_made_in_smaller_blocks(
+    solve: Callable[[CudaBackend], np.ndarray],
+    meter: Meter,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when others take the memory between plan and need: no fan has room beside another."""
+    meter.limit_bytes = 2**40
+    expected = solve(backend_on_host("exact", budget_bytes=2**34))
+    made, radiological_depth = [], CudaBackend.radiological_depth
+
+    def crowded(self: CudaBackend, scene: Scene, fans: Fans, *args: Any) -> Any:
+        if len(fans.rotation) > 1:
+            raise OutOfMemory("The GPU has too little memory")
+        made.append(1)
+        return radiological_depth(self, scene, fans, *args)
+
+    monkeypatch.setattr(CudaBackend, "radiological_depth", crowded)
+    with caplog.at_level(logging.WARNING):
+        dose = solve(backend_on_host("exact", budget_bytes=2**34))
+    assert "fans at a time" in caplog.text and len(made) > 2
+    np.testing.assert_allclose(dose, expected, rtol=1e-5, atol=1e-6 * expected.max())
 
 
 def test_the_meter_counts(meter: Meter) -> None:

@@ -29,9 +29,9 @@ from spinedose.plan import Plan
 P999_PERCENT, RMS_PERCENT = 0.1, 0.02
 """Of the maximum, from the product's requirements."""
 
-STAGE_PERCENT = {"fluence": 0.002, "depth": 0.001, "moments": 0.002, "electrons": 0.002, "transport": 0.1}
-"""Greatest difference of a stage on the same inputs, of its maximum. Transport: compression looks at all rows of voxels
-instead of every other one, and so keeps combinations that differ by what both leave out."""
+STAGE_PERCENT = {"fluence": 0.002, "depth": 0.001, "moments": 0.002, "electrons": 0.002, "transport": 0.01}
+"""Greatest difference of a stage on the same inputs, of its maximum. Transport: which combinations matter is decided by
+sums in another order, and what is left out of them may differ."""
 
 Solve = Callable[..., np.ndarray]
 """`solve(backend)`, or with a `fine` box: the dose."""

@@ -59,6 +59,25 @@ def path_in_box(fans: Fans, g: int, half: float) -> np.ndarray:
     return np.clip(leave - np.maximum(enter, 0), 0, None) * np.linalg.norm(along, axis=-1)
 
 
+@pytest.mark.parametrize(("thin", "gantry"), [("x", 0.0), ("y", 90.0), ("z", 0.0)])
+def test_a_grid_one_voxel_thick(
+    backend: Backend, make_scene: Callable[..., Scene], host: Callable, thin: str, gantry: float
+) -> None:
+    """Rays in the plane of its centres pass 5 cm of it; those beside it nothing, as beside any outermost centres."""
+    axis = "zyx".index(thin)
+    values = np.full([1 if a == axis else 20 for a in range(3)], 1.3, np.float32)
+    values = np.pad(values, [(0, 0) if a == axis else (1, 1) for a in range(3)])
+    first = [0.0 if a == axis else -0.5 * H * 21 for a in range(3)][::-1]
+    scene = make_scene(values, (H, H, H), first)
+    rotation = gantry_from_patient("HFS", 0.0, gantry)[None]
+    fans = make_fans(scene.grid, rotation, np.zeros(3), SAD, Window(0.25 * H, 2.0, 0.25 * H, 2.0), H, H)
+    assert fans.u_cm == fans.v_cm == 0.0
+    depth = host(backend.radiological_depth(scene, fans))[0, :, :, -1]
+    along, across = (depth[:, 0], depth[:, 1:]) if thin in "xy" else (depth[0], depth[1:])
+    assert np.abs(along[:5] / 1.3 - 5.0).max() < H
+    assert np.all(across == 0.0)
+
+
 @pytest.mark.parametrize("angle", [(0.0, 0.0), (90.0, 0.0), (30.0, 0.0), (200.0, 0.0), (50.0, 25.0), (310.0, 340.0)])
 def test_path_in_a_uniform_block(backend: Backend, make_scene: Callable[..., Scene], host: Callable, angle) -> None:
     density = 1.3

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ class Backend(ABC):
         `"cpu"` or `"cuda"`.
     device : str
         The device in words, for the result.
+    number : int
+        Which of several devices of this kind.
     fan_budget_bytes : int
         Memory that the engine may fill with fan grids at a time.
     most_moments_bytes : int
@@ -103,8 +106,14 @@ class Backend(ABC):
 
     name: str
     device: str
+    number: int = 0
     fan_budget_bytes: int
     most_moments_bytes: int
+
+    def context(self) -> AbstractContextManager[None]:
+        """Within it the device is the current one of the calling thread, for what is done with its arrays between
+        verbs, and memory that does not suffice is an `OutOfMemory`."""
+        return nullcontext()
 
     @abstractmethod
     def load(

@@ -136,7 +136,11 @@ def _cuda(number: int, process: int) -> CudaBackend:
 
         count = cupy.cuda.runtime.getDeviceCount()
         if number >= count:
-            raise BackendUnavailable(f"There is no GPU {number}", f"{count} were found", "Use a smaller number, or cpu")
+            raise BackendUnavailable(
+                f"There is no GPU {number}",
+                f"{count} were found",
+                "Use a smaller number, or cpu" if count else "Check the driver and CUDA_VISIBLE_DEVICES, or use cpu",
+            )
         facts = cupy.cuda.runtime.getDeviceProperties(number)
         capability = 10 * facts["major"] + facts["minor"]
         device = f"{facts['name'].decode()}, {facts['totalGlobalMem'] / 2**30:.0f} GiB, {_driver(cupy)}"

@@ -37,6 +37,9 @@ CONFIG = {
 PATIENCE = "30s"
 """How long a scheduler may take to answer."""
 
+ONE_GPU = "SPINEDOSE_ONE_GPU"
+"""Set in workers that see one GPU only, as device 0, whatever number it has outside."""
+
 SETUP = "spinedose.batch.worker_setup"
 """Module that every worker loads first."""
 
@@ -84,10 +87,15 @@ def worker_options(workers: int, *, cores: int, devices: Sequence[str] = ()) -> 
     for number in range(workers):
         env = {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
         if devices:
-            env["CUDA_VISIBLE_DEVICES"] = devices[number]
+            env |= {"CUDA_VISIBLE_DEVICES": devices[number], ONE_GPU: "1"}
         own = {"memory_limit": _memory_limit(workers), "silence_logs": SILENT, "preload": [SETUP]}
         options.append({"name": number, "nthreads": 1, "env": env, **own})
     return options
+
+
+def backend_here(name: str) -> str:
+    """Name of a study's backend in this process: a worker that sees one GPU only has it as the first."""
+    return "cuda" if name.startswith("cuda:") and os.environ.get(ONE_GPU) else name
 
 
 def _memory_limit(workers: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spinedose.assignments import Assignment
+from spinedose.batch.cluster import backend_here
 from spinedose.batch.patients import PatientFiles, look_at
 from spinedose.batch.tasks import Compute
 from spinedose.couches import list_couches, read_couch
@@ -124,7 +125,7 @@ class DoseWork:
             couch=self.couch,
             spacing_cm=self.spacing_cm,
             fine=self.fine or None,
-            backend=self.backend,
+            backend=backend_here(self.backend),
             settings=self.settings,
             metrics=self.metrics,
             regions=self.regions,

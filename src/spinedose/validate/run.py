@@ -158,7 +158,7 @@ def validate(
     beam : str, optional
         Only this beam.
     backend : str
-        `"auto"` or `"cpu"`.
+        `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
     sides_cm : sequence of float
         Only these square fields [cm], to try things out.
     progress : callable, optional

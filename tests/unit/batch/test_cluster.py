@@ -12,6 +12,7 @@ import pytest
 from made_up_work import MadeUpScenario, made_up, noted
 
 from spinedose.backends.select import count_devices
+from spinedose.batch import compute
 from spinedose.batch.cluster import CONFIG, open_client, visible_devices, worker_options
 from spinedose.batch.run import run
 from spinedose.errors import BackendUnavailable, InvalidInput
@@ -61,6 +62,29 @@ def test_gpus_that_workers_can_have(
     monkeypatch.setattr("spinedose.backends.select.count_devices", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert visible_devices(backend) == devices
+
+
+@pytest.mark.parametrize(
+    ("backend", "own_worker", "elsewhere"),
+    [("cuda:1", "cuda", "cuda:1"), ("cuda", "cuda", "cuda"), ("auto", "auto", "auto")],
+)
+def test_a_worker_has_its_gpu_as_the_first(
+    backend: str, own_worker: str, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number counts what the run sees. A worker of this computer sees one GPU; of a cluster, what it has."""
+    asked: list[str] = []
+    monkeypatch.setattr("spinedose.backends.select.count_devices", lambda: 3)
+    monkeypatch.setattr(compute, "Study", lambda *_, backend, **__: asked.append(backend))
+    for name in ("read_plan", "read_ct", "read_structures"):
+        monkeypatch.setattr(compute, name, lambda *_, **__: None)
+    work = compute.DoseWork(backend=backend)
+    patient = types.SimpleNamespace(plan="", ct=(), structures="")
+    work.prepare(patient)  # type: ignore[arg-type]
+    (options,) = worker_options(1, cores=2, devices=visible_devices(backend))
+    for name, value in options["env"].items():
+        monkeypatch.setenv(name, value)
+    work.prepare(patient)  # type: ignore[arg-type]
+    assert asked == [elsewhere, own_worker]
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

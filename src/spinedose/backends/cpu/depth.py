@@ -14,13 +14,14 @@ def sample(volume, x, y, z):
     nz, ny, nx = volume.shape
     if x < 0 or y < 0 or z < 0 or x > nx - 1 or y > ny - 1 or z > nz - 1:
         return np.float32(0.0)
-    i, j, k = min(int(x), nx - 2), min(int(y), ny - 2), min(int(z), nz - 2)
+    i, j, k = min(int(x), max(nx - 2, 0)), min(int(y), max(ny - 2, 0)), min(int(z), max(nz - 2, 0))
+    right, below, behind = min(i + 1, nx - 1), min(j + 1, ny - 1), min(k + 1, nz - 1)  # one voxel thick: itself
     fx, fy, fz = x - np.float32(i), y - np.float32(j), z - np.float32(k)
     one = np.float32(1.0)
-    a = volume[k, j, i] * (one - fx) + volume[k, j, i + 1] * fx
-    b = volume[k, j + 1, i] * (one - fx) + volume[k, j + 1, i + 1] * fx
-    c = volume[k + 1, j, i] * (one - fx) + volume[k + 1, j, i + 1] * fx
-    d = volume[k + 1, j + 1, i] * (one - fx) + volume[k + 1, j + 1, i + 1] * fx
+    a = volume[k, j, i] * (one - fx) + volume[k, j, right] * fx
+    b = volume[k, below, i] * (one - fx) + volume[k, below, right] * fx
+    c = volume[behind, j, i] * (one - fx) + volume[behind, j, right] * fx
+    d = volume[behind, below, i] * (one - fx) + volume[behind, below, right] * fx
     return (a * (one - fy) + b * fy) * (one - fz) + (c * (one - fy) + d * fy) * fz
 
 

@@ -74,10 +74,7 @@ THREADS = 128
 """Threads of a block of the kernels that number voxels or rays in one row."""
 
 SHARE_OF_FREE = 0.6
-"""Part of the free device memory that blocks of directions, fans and energies may fill."""
-
-SHARE_OF_MOMENTS = 0.25
-"""Part of the whole device memory that moments may fill; of the whole, so that the same device makes the same slabs."""
+"""Part of the free device memory that blocks of directions, fans and energies may fill at most."""
 
 UNROLLED = (3, 6)
 """Degrees of moments that have a kernel of their own, several times as fast as that for any degree."""
@@ -130,26 +127,12 @@ def kernel_source(name: str) -> str:
 def _on_device(
     verb: Callable[Concatenate[CudaBackend, P], R],
 ) -> Callable[Concatenate[CudaBackend, P], R]:
-    """Run a verb with the backend's device as that of the calling thread; say it when memory does not suffice."""
+    """Run a verb in the backend's context."""
 
     @wraps(verb)
     def on_device(self: CudaBackend, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if os.getpid() != self._process:
-            raise BackendUnavailable(
-                "This GPU's backend was made by another process",
-                "a CUDA context does not survive a fork",
-                "Start worker processes by 'spawn' (multiprocessing.get_context), and select the backend there",
-            )
-        try:
-            with self.context():
-                return verb(self, *args, **kwargs)
-        except MemoryError as error:
-            raise OutOfMemory(
-                "The GPU has too little memory for this calculation",
-                str(error),
-                "Use a larger spacing, or compute on the CPU",
-                argument='backend="cpu"',
-            ) from error
+        with self.context():
+            return verb(self, *args, **kwargs)
 
     return on_device
 
@@ -193,7 +176,6 @@ class CudaBackend(Backend):
             self._kernel = {
                 kernel: modules[name].get_function(kernel) for name, kernels in KERNELS.items() for kernel in kernels
             }
-            self.fan_budget_bytes = min(self._budget() // 4, 2**31)
 
     def use(self) -> None:
         """Make the device the current one of the calling thread, for what is done with its arrays between stages."""
@@ -202,9 +184,23 @@ class CudaBackend(Backend):
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """Makes the device the current one of the calling thread."""
-        with self.xp.cuda.Device(self.number) if hasattr(self.xp, "cuda") else nullcontext():
-            yield
+        """See `Backend.context`; refused in a process that was forked from the one that made the backend."""
+        if os.getpid() != self._process:
+            raise BackendUnavailable(
+                "This GPU's backend was made by another process",
+                "a CUDA context does not survive a fork",
+                "Start worker processes by 'spawn' (multiprocessing.get_context), and select the backend there",
+            )
+        try:
+            with self.xp.cuda.Device(self.number) if hasattr(self.xp, "cuda") else nullcontext():
+                yield
+        except MemoryError as error:
+            raise OutOfMemory(
+                "The GPU has too little memory for this calculation",
+                str(error),
+                "Use a larger spacing, or compute on the CPU",
+                argument='backend="cpu"',
+            ) from error
 
     @_on_device
     def finish(self) -> None:
@@ -511,6 +507,7 @@ class CudaBackend(Backend):
             array = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
         return self.xp.ascontiguousarray(self.xp.asarray(array, dtype=kind))
 
+    @_on_device
     def to_host(self, array: Any) -> NDArray[Any]:
         """See `Backend.to_host`; large arrays through memory that the device can write to itself, ten times faster."""
         if array.nbytes < LARGE_BYTES or not (hasattr(array, "get") and hasattr(self.xp, "cuda")):
@@ -528,25 +525,38 @@ class CudaBackend(Backend):
         self._kernel[kernel](grid, block, args)
 
     def _budget(self) -> int:
-        """Bytes that blocks may fill now."""
+        """Bytes that blocks may fill now: a half, a quarter, ... of the device's memory, so that the same is done, to
+        the last bit, when a little more or less is free."""
         if self._budget_bytes is not None:
             return self._budget_bytes
-        free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
-        return int(SHARE_OF_FREE * free)
+        pool, runtime = self.xp.get_default_memory_pool(), self.xp.cuda.runtime
+        free = runtime.memGetInfo()[0] + pool.free_bytes()
+        if pool.get_limit():  # set by the caller, or by CUPY_GPU_MEMORY_LIMIT
+            free = min(free, pool.get_limit() - pool.used_bytes())
+        budget, most = self._whole_bytes() // 2, int(SHARE_OF_FREE * free)
+        while budget > max(most, 0):
+            budget //= 2
+        return budget
+
+    @property
+    def fan_budget_bytes(self) -> int:  # type: ignore[override]
+        """See `Backend`."""
+        with self.context():
+            return min(self._budget() // 4, 2**31)
 
     @property
     def most_moments_bytes(self) -> int:  # type: ignore[override]
-        """See `Backend`; less than planned when others have taken the memory."""
-        if self._budget_bytes is not None:
-            return self._budget_bytes // 2
+        """See `Backend`; a quarter of the device, and less when others have taken the memory."""
         with self.context():
-            return min(int(SHARE_OF_MOMENTS * self._whole_bytes()), self._budget() // 2)
+            return self._budget() // 2
 
     def _whole_bytes(self) -> int:
-        """Memory of the device, or what blocks may fill of it."""
+        """Memory of the device, or what may be filled of it."""
         if self._budget_bytes is not None:
             return self._budget_bytes
-        return int(self.xp.cuda.runtime.memGetInfo()[1])
+        limit = self.xp.get_default_memory_pool().get_limit()
+        whole = int(self.xp.cuda.runtime.memGetInfo()[1])
+        return min(whole, limit) if limit else whole
 
     def block(self, count: int, each_bytes: int, most: int | None = None) -> int:
         """How many of `count` things that need so many bytes each are done at a time: equal blocks in the budget."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from spinedose.backends.base import Moments
 from spinedose.density import DensityGrid
@@ -155,8 +156,20 @@ class Nest:
         return replace(moments, low=(a, b, c), values=part)
 
     def fine(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Trilinear interpolation of the coarse grid's values at the fine voxels."""
-        return _interpolated(values, self.coarse, self.grid)
+        """Monotone cubic interpolation of the coarse grid's values at the fine voxels, axis by axis.
+
+        For the dose from around the box: it falls off behind the faces like an exponential, above which a straight line
+        between two voxels lies.
+        """
+        target, result = self.grid, values
+        for axis in range(3):
+            at = np.clip(_indices(self.coarse, target, axis), 0, self.coarse.shape[axis] - 1)
+            first, last = max(int(at[0]) - 2, 0), min(int(at[-1]) + 4, self.coarse.shape[axis])
+            near = np.take(result, np.arange(first, last), axis=axis)
+            if last - first > 1:
+                near = PchipInterpolator(np.arange(first, last), near, axis=axis)(at)
+            result = np.broadcast_to(near, [*near.shape[:axis], len(at), *near.shape[axis + 1 :]])
+        return np.ascontiguousarray(result, np.float32)
 
     def composed(self, coarse: NDArray[np.float32], fine: NDArray[np.float32]) -> Volume:
         """One volume of fine voxels everywhere: the fine dose in the box, blended into the interpolated coarse dose."""
@@ -182,12 +195,17 @@ def _divided(grid: Grid, factor: int) -> Grid:
     return Grid(origin, spacing, tuple(n * factor for n in grid.shape))  # type: ignore[arg-type]
 
 
+def _indices(source: Grid, target: Grid, axis: int) -> Array:
+    """Where the voxels of a grid lie in another, along an axis of arrays (z, y, x), in voxels."""
+    at: Array = (target.axes_cm[2 - axis] - source.origin_cm[2 - axis]) / source.spacing_cm[2 - axis]
+    return at
+
+
 def _interpolated(values: NDArray[np.float32], source: Grid, target: Grid) -> NDArray[np.float32]:
     """Trilinear interpolation, axis by axis; constant beyond the outermost voxel centres."""
     result = values
     for axis in range(3):
-        at = (target.axes_cm[2 - axis] - source.origin_cm[2 - axis]) / source.spacing_cm[2 - axis]
-        at = np.clip(at, 0, source.shape[axis] - 1)
+        at = np.clip(_indices(source, target, axis), 0, source.shape[axis] - 1)
         low = np.minimum(at.astype(int), max(source.shape[axis] - 2, 0))
         part = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
         high = np.minimum(low + 1, source.shape[axis] - 1)

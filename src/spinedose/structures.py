@@ -110,10 +110,10 @@ class StructureSet:
         return f"<StructureSet '{self.label}': {len(names)} structure(s)" + (f": {shown}>" if names else ">")
 
     def __getitem__(self, name: str) -> Structure:
-        """The structure of this name; exact match."""
-        for structure in self.structures:
-            if structure.name == name:
-                return structure
+        """The structure of this name, exactly; of several the first that has contours."""
+        named = [structure for structure in self.structures if structure.name == name]
+        if named:
+            return next((structure for structure in named if structure.contours_cm), named[0])
         known = ", ".join(s.name for s in self.structures)
         raise InvalidInput(f"There is no structure '{name}'", f"the set has: {known}")
 

@@ -288,7 +288,7 @@ def of_planned_dose(
             )
         )
     for one in found:
-        structure = next((s for s in structures.structures if s.name == one.name), None) if structures else None
+        structure = structures[one.name] if structures is not None else None
         if one.role not in ("target", "cord") or structure is None or not structure.contours_cm:
             continue
         beyond = _beyond(structure, grid)

@@ -83,7 +83,7 @@ def gammas_of(
         return (), ()
     whole = prescribed.dose_gy if prescribed.is_known else float(planned.dose.values.max())
     drawn = [s for s in structures.structures if roles[s.name] in MEASURED_ROLES] if structures is not None else []
-    masks = {s.name: _mask(s, planned.grid) for s in drawn}
+    masks = [_mask(s, planned.grid) for s in drawn]
     found, failed = [], []
     for number, question in enumerate(criteria.gammas):
         progress("gamma", number / len(criteria.gammas))
@@ -103,7 +103,7 @@ def gammas_of(
             text = f"{question.name} could not be computed: {error}"
             failed.append(Finding("gamma_not_computed", "problem", text))
             continue
-        parts = tuple(_gamma_in(gamma, s.name, masks[s.name]) for s in drawn)
+        parts = tuple(_gamma_in(gamma, s.name, region) for s, region in zip(drawn, masks, strict=True))
         found.append(GammaFound(question, gamma, parts))
     return tuple(found), tuple(failed)
 
@@ -224,12 +224,12 @@ def quality_of(
         return ()
     targets = [one for one in found if one.role == "target" and one.recalculated is not None]
     ptvs = [one for one in targets if one.type.upper() == "PTV"]
-    by_name = {s.name: s for s in inputs.structures.structures}
     own = {one.structure_number: one.dose_gy for one in inputs.plan.prescriptions if prescribed.source == "plan"}
-    cord = next((by_name[one.name] for one in found if one.role == "cord" and one.recalculated is not None), None)
+    cords = [one.name for one in found if one.role == "cord" and one.recalculated is not None]
+    cord = inputs.structures[cords[0]] if cords else None
     rows = []
     for one in ptvs or targets:
-        level = own.get(by_name[one.name].number, prescribed.dose_gy)
+        level = own.get(inputs.structures[one.name].number, prescribed.dose_gy)
         quality: list[PlanQuality | None] = []
         falls: list[FallOff | None] = []
         for dose, curve in ((planned.dose if planned is not None else None, one.planned),

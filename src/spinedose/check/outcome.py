@@ -545,9 +545,9 @@ class Check:
         return self.verdict == "within"
 
     def structure(self, name: str) -> Structure | None:
-        """The drawn structure of this name; None when there is none."""
-        drawn = self.structures.structures if self.structures is not None else ()
-        return next((structure for structure in drawn if structure.name == name), None)
+        """The structure of this name, of several the first that has contours; None when there is none."""
+        names = [one.name for one in self.structures.structures] if self.structures is not None else []
+        return self.structures[name] if self.structures is not None and name in names else None
 
     def of_role(self, *roles: Role) -> tuple[StructureFound, ...]:
         """Structures of these roles: `check.of_role("target", "cord")`."""

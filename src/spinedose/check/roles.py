@@ -38,7 +38,7 @@ NO_ORGANS = frozenset({*NEVER_ORGANS, "MARKER", "REGISTRATION", "ISOCENTER", "CO
 
 
 def roles_of(structures: StructureSet | None, matches: Sequence[Match] = ()) -> Mapping[str, Role]:
-    """Role of every structure by its name.
+    """Role of every structure by its name; of several of one name that of the first that has contours.
 
     Targets and cords are told by type and name (`spinedose.nearness`); what the protocol takes for a cord, for instance
     because the user said so, is one as well.
@@ -54,7 +54,10 @@ def roles_of(structures: StructureSet | None, matches: Sequence[Match] = ()) -> 
         return {}
     cords = {name for match in matches if is_cord(Structure(0, match.structure)) for name in match.named}
     external = find_external(structures)
-    return {s.name: _role(s, s is external, s.name in cords) for s in structures.structures}
+    return {
+        name: _role(structures[name], structures[name] is external, name in cords)
+        for name in dict.fromkeys(s.name for s in structures.structures)
+    }
 
 
 def _role(structure: Structure, is_outline: bool, is_named_cord: bool) -> Role:

@@ -80,7 +80,7 @@ def read_structures(path: PathLike) -> StructureSet:
             contours[number] = _read_contours(drawn[number], name, warnings) if number in drawn else ()
     for name, count in Counter(names.values()).items():
         if count > 1:
-            warnings.append(f"{count} structures are called '{name}'; by name only the first is found")
+            warnings.append(f"{count} structures are called '{name}'; by name only the first that has contours is found")
 
     spacing = _prevailing_spacing(contours.values())
     structures = []

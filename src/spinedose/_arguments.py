@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,16 @@ def expect(what: str, value: object, kinds: type | tuple[type, ...], wanted: str
 def expect_each(what: str, values: object, kind: type | tuple[type, ...], wanted: str, advice: str = "") -> None:
     """Refuse what is no sequence of such things; a text or a mapping counts as none."""
     is_sequence = isinstance(values, Iterable) and not isinstance(values, str | dict)
-    wrong = next((one for one in values if not isinstance(one, kind)), None) if is_sequence else values  # type: ignore[attr-defined]
-    if not is_sequence or wrong is not None:
-        raise InvalidInput(f"{what} are given as {shown(wrong)}", f"a sequence of {wanted} is asked for", advice)
+    wrong = [one for one in values if not isinstance(one, kind)] if is_sequence else [values]  # type: ignore[attr-defined]
+    if wrong:
+        raise InvalidInput(f"{what} are given as {shown(wrong[0])}", f"a sequence of {wanted} is asked for", advice)
+
+
+def listed(what: str, values: Any, kind: type | tuple[type, ...], wanted: str, advice: str = "") -> list[Any]:
+    """A sequence of such things as a list, read once; anything else is refused as by `expect_each`."""
+    found = list(values) if isinstance(values, Iterator) else values
+    expect_each(what, found, kind, wanted, advice)
+    return list(found)
 
 
 def expect_number(what: str, value: object, unit: str, advice: str = "") -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._files import expect_replaceable
 from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.machine import SCHEMA_VERSION, BeamModel
 
@@ -135,11 +136,12 @@ def write_beam(model: BeamModel, folder: str | Path) -> Path:
     Raises
     ------
     InvalidInput
-        If the energy is no file name.
+        If the energy is no file name, or what has this name is a device or a pipe.
     """
     if not re.fullmatch(r"[\w.+-]+", model.energy) or model.energy in (".", "..", "machine"):
         raise InvalidInput(f"The energy '{model.energy}' is no file name", "the beam's file is named after it")
     path = Path(folder) / f"{model.energy}.toml"
+    expect_replaceable(path)
     text = beam_toml(model)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -29,6 +29,11 @@ PRONE = ("HFP", "FFP")
 WITHOUT_COUCH = "up to 4.1 % of a 6 MV beam at oblique angles through an IGRT top, Li et al. 2011, PMC5718645"
 """What a couch top takes away: H. Li et al., J. Appl. Clin. Med. Phys. 12 (2011) 23, doi 10.1120/jacmp.v12i3.3471."""
 
+GAP_CM, MOST_GAP_CM = 15.0, 30.0
+"""Gap between body and couch from which a warning is due, and from which the height is refused: boards and bags lift a
+patient by some 10 cm, prone breast boards by up to 20; more is a height in another unit or of another scale (house
+default)."""
+
 AIR_HU = -1000
 """Definition of the Hounsfield unit."""
 
@@ -175,25 +180,20 @@ def put_on_couch(
     Raises
     ------
     InvalidInput
-        If the surface lies inside the body.
+        If the surface lies inside the body or above it, or too far below.
     """
     low, high = body.box()
     is_prone = patient_position in PRONE
     touch = float(low[1] if is_prone else high[1])
     surface = touch if surface_cm is None else surface_cm
     depth = surface - touch if is_prone else touch - surface
-    if not depth <= ct.hu.grid.spacing_cm[1]:
-        raise InvalidInput(
-            f"The couch's surface at y = {10 * surface:g} mm lies {10 * depth:.0f} mm inside the body",
-            f"the body ends at y = {10 * touch:.0f} mm",
-            "Give another height, or none",
-        )
+    notes = _height(surface, touch, depth, float(high[1] - low[1]), ct.hu.grid.spacing_cm[1])
     middle = float(low[0] + high[0]) / 2
     under = -couch.thickness_cm if is_prone else couch.thickness_cm
     corners = np.array([[middle - couch.width_cm / 2, min(surface, surface + under)],
                         [middle + couch.width_cm / 2, max(surface, surface + under)]])  # fmt: skip
     ct, inside = _with_room(ct, body.inside, *corners)
-    notes = [
+    notes += [
         f"The couch top '{couch.name}' was put under the body, its surface at y = {10 * surface:.0f} mm, its middle at"
         f" x = {10 * middle:.0f} mm. Compare both with the treatment."
     ]
@@ -204,6 +204,25 @@ def put_on_couch(
     if structures is None:
         return ct, placed, StructureSet(parts)
     return ct, placed, replace(structures, structures=(*structures.structures, *parts))
+
+
+def _height(surface: float, touch: float, depth: float, thick: float, voxel: float) -> list[str]:
+    """Refuse a couch in the body, above it or far below it, and warn of one that does not carry it.
+
+    `depth` is how deep the surface lies in the body, `thick` the thickness of the body, and `voxel` what is no
+    difference [cm].
+    """
+    where = f"The couch's surface at y = {10 * surface:g} mm lies"
+    why, advice = f"the body ends at y = {10 * touch:.0f} mm", "Give another height in mm, or none"
+    if depth > thick:
+        raise InvalidInput(f"{where} on the other side of the body", why, advice)
+    if not depth <= voxel:
+        raise InvalidInput(f"{where} {10 * depth:.0f} mm inside the body", why, advice)
+    if -depth > MOST_GAP_CM:
+        raise InvalidInput(f"{where} {-10 * depth:.0f} mm below the body", f"{why}; no couch carries it", advice)
+    if -depth > GAP_CM:
+        return [f"{where} {-10 * depth:.0f} mm below the body: a couch so far away carries nobody. Check the height."]
+    return []
 
 
 def missing_couch(

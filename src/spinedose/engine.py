@@ -22,6 +22,7 @@ from spinedose.errors import InvalidInput, NumericalError
 from spinedose.grid import Grid, Volume
 from spinedose.machine import Machine, list_machines, machine_for_beam, read_machine
 from spinedose.machine_change import MachineChange
+from spinedose.missing_matter import through_ends
 from spinedose.patient import FineLike, PreparedPatient, prepare_patient, prove_image
 from spinedose.plan import Beam, Plan
 from spinedose.result import DOSE_QUANTITY, Dose, ResultInfo
@@ -191,6 +192,8 @@ def _irradiate(
     placed = _set_up(plan, setup)
     _isocentres_inside(placed, patient.matter.grid)
     turn = None if setup.is_as_planned else setup.turn
+    missing = (*through_ends(placed, patient.ends, turn), *patient.missing)
+    warnings = [*(one.text for one in missing), *warnings]
     jobs = _jobs(placed, machines, per_beam)
     parts: dict[int, list[NDArray[np.float32]]] = {}
     total: list[NDArray[np.float32]] = []
@@ -250,6 +253,7 @@ def _irradiate(
         dose_quantity=DOSE_QUANTITY[settings.dose_to],
         saturated_near=patient.matter.saturated_near,
         dense_near=patient.matter.dense_near,
+        missing=missing,
     )
     models = {
         beam.number: f"{model.name}/{model.beams[beam.energy].energy}"

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-NOT_HASHED = ("identity",)
-"""Fields that say who a patient is: a name in a hash can be guessed and tried."""
+NOT_HASHED = ("identity", "unread")
+"""Fields that say who a patient is, as a name in a hash can be guessed and tried, and why something was not read, on
+which no number depends."""
 
 
 def fingerprint(*things: Any) -> str:

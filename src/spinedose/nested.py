@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from spinedose.backends.base import Moments
 from spinedose.density import DensityGrid
@@ -161,6 +160,8 @@ class Nest:
         For the dose from around the box: it falls off behind the faces like an exponential, above which a straight line
         between two voxels lies.
         """
+        from scipy.interpolate import PchipInterpolator
+
         target, result = self.grid, values
         for axis in range(3):
             at = np.clip(_indices(self.coarse, target, axis), 0, self.coarse.shape[axis] - 1)

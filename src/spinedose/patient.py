@@ -21,6 +21,7 @@ from spinedose.errors import InvalidInput
 from spinedose.fingerprint import fingerprint
 from spinedose.geometry import PATIENT_POSITIONS
 from spinedose.grid import Volume
+from spinedose.missing_matter import CutEnd, Missing, cut_ends, missing_in_body
 from spinedose.nested import FineBox, Nest, fine_box_around, with_common_materials
 from spinedose.structures import StructureSet
 
@@ -78,6 +79,10 @@ class PreparedPatient:
         Structures that it was put around, where they were named.
     curve_hash, couch_hash : str
         SHA-256 over the numbers of both, which a name does not tell; empty without a couch.
+    missing : tuple of Missing
+        What his outline leaves out; among the warnings, too.
+    ends : tuple of CutEnd
+        Where he goes on beyond the CT.
     """
 
     device: Backend
@@ -97,6 +102,8 @@ class PreparedPatient:
     fine_around: tuple[str, ...] = ()
     curve_hash: str = ""
     couch_hash: str = ""
+    missing: tuple[Missing, ...] = ()
+    ends: tuple[CutEnd, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """With what he was prepared; what one needs to prepare him alike."""
@@ -177,14 +184,15 @@ def prepare_patient(
     with clock("density", 0.0):
         device = select_backend(backend)
         body, scan, drawn = find_body(ct, structures), ct, structures
+        table, ends = read_curve(curve), cut_ends(ct, body)
+        missing = missing_in_body(ct, body, table, structures, materials)
         if couch_top is not None:
             scan, body, drawn = put_on_couch(
                 ct, body, structures, couch_top, patient_position=patient_position, surface_cm=couch_surface_cm
             )
         grid = calculation_grid(scan, spacing_cm=spacing_cm, body=body, structures=drawn, assignments=materials)
-        table = read_curve(curve)
         matter = build_density(scan, grid, body=body, curve=table, structures=drawn, assignments=materials)
-        warnings = (*body.warnings, *matter.warnings)
+        warnings = (*(one.text for one in missing), *body.warnings, *matter.warnings)
         if box is None:
             scene, inner = _load(device, matter), None
         else:
@@ -211,6 +219,8 @@ def prepare_patient(
         fine_around=names,
         curve_hash=fingerprint(table),
         couch_hash=fingerprint(couch_top) if couch_top is not None else "",
+        missing=missing,
+        ends=ends,
     )
 
 

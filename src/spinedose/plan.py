@@ -201,6 +201,14 @@ class Plan:
         What the reader of a result must know.
     prescriptions : tuple of PrescribedDose
         Doses that the plan prescribes to targets.
+    approval, intent : str
+        Whether the plan is approved (APPROVED, UNAPPROVED, REJECTED), and what it is for (CURATIVE, VERIFICATION, ...),
+        as the file has them; empty when it does not say.
+    without_meterset : tuple of str
+        Treatment beams of the fraction group that have no meterset, so that they are not computed; without those that
+        the user left out.
+    beside_group : tuple of str
+        What the plan holds beside the fraction group that is computed: other groups, and treatment beams in no group.
     """
 
     label: str
@@ -214,6 +222,10 @@ class Plan:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     prescriptions: tuple[PrescribedDose, ...] = ()
+    approval: str = ""
+    intent: str = ""
+    without_meterset: tuple[str, ...] = ()
+    beside_group: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expect_each("The beams of a plan", self.beams, Beam, "Beam", "Put them into a tuple")

@@ -215,8 +215,8 @@ def _row(beam: Beam) -> BeamRow:
 def apertures(beam: Beam) -> Apertures:
     """Describe the apertures of a beam."""
     share = np.diff(beam.cumulative_meterset)
-    low, high, height = _gaps(beam)
-    gap = np.maximum(high - low, 0.0)
+    low, high, bottom, top = openings(beam)
+    gap, height = np.maximum(high - low, 0.0), np.maximum(top - bottom, 0.0)
     is_open = (gap > CLOSED_CM) & (height > 0)
     gap = np.where(is_open, gap, 0.0)
     area, open_height = (gap * height).sum(axis=1), np.where(is_open, height, 0.0).sum(axis=1)
@@ -238,8 +238,9 @@ def apertures(beam: Beam) -> Apertures:
         )
 
 
-def _gaps(beam: Beam) -> tuple[Array, Array, Array]:
-    """Lower and upper edge of the gap of every pair (n, p), and the width of the pair that jaws leave open (n, p) [cm].
+def openings(beam: Beam) -> tuple[Array, Array, Array, Array]:
+    """Edges of the gap of every pair along the travel of the leaves (low, high) and across it (bottom, top), half way
+    between control points, each of shape (n - 1, p) [cm]; a pair behind a jaw has its top below its bottom.
 
     A beam without leaves is one wide pair, opened by the jaws; a beam without any collimator is closed.
     """
@@ -248,8 +249,9 @@ def _gaps(beam: Beam) -> tuple[Array, Array, Array]:
     along, across = (None if jaw is None else (jaw[:-1] + jaw[1:]) / 2 for jaw in (along, across))
     if beam.leaf_cm is None or beam.leaf_boundaries_cm is None:
         if along is None or across is None:
-            return np.zeros((n, 1)), np.zeros((n, 1)), np.zeros((n, 1))
-        return along[:, :1], along[:, 1:], across[:, 1:] - across[:, :1]
+            closed = np.zeros((n, 1))
+            return closed, closed, closed, closed
+        return along[:, :1], along[:, 1:], across[:, :1], across[:, 1:]
     middle = (beam.leaf_cm[:-1] + beam.leaf_cm[1:]) / 2
     low, high = middle[:, 0], middle[:, 1]
     if along is not None:
@@ -257,7 +259,7 @@ def _gaps(beam: Beam) -> tuple[Array, Array, Array]:
     bottom, top = np.tile(beam.leaf_boundaries_cm[:-1], (n, 1)), np.tile(beam.leaf_boundaries_cm[1:], (n, 1))
     if across is not None:
         bottom, top = np.maximum(bottom, across[:, :1]), np.minimum(top, across[:, 1:])
-    return low, high, np.maximum(top - bottom, 0.0)
+    return low, high, bottom, top
 
 
 def small_share_percent(found: Apertures, below_cm: float = SMALL_GAP_CM) -> float:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spinedose._arguments import PATH, expect
+from spinedose._arguments import PATH, expect, listed
+from spinedose._files import expect_replaceable
 from spinedose.compare.metrics import without_nan
 from spinedose.density import CtImage
 from spinedose.errors import InvalidInput
 from spinedose.fingerprint import file_digest, fingerprint
 from spinedose.grid import Grid, Volume
+from spinedose.missing_matter import Missing
 from spinedose.plan import Beam, Plan
 from spinedose.structures import StructureSet
 
@@ -70,6 +72,8 @@ class ResultInfo:
         Targets and cords near CT numbers without a density, and their distance [cm], the nearest first.
     dense_near : tuple of (str, str, float)
         `"metal"` or `"dense bone"`, the cord beside which it lies, and their distance [cm].
+    missing : tuple of Missing
+        Matter that the calculation lacks, with codes; its texts are among the warnings, and it is not written to JSON.
     """
 
     version: str
@@ -86,6 +90,7 @@ class ResultInfo:
     dose_quantity: str = DOSE_QUANTITY["water"]
     saturated_near: tuple[tuple[str, float], ...] = ()
     dense_near: tuple[tuple[str, str, float], ...] = ()
+    missing: tuple[Missing, ...] = ()
     disclaimer: str = DISCLAIMER
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,6 +100,7 @@ class ResultInfo:
             "dense_near": [{"matter": m, "structure": name, "distance_cm": cm} for m, name, cm in self.dense_near],
         }
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | near))
+        del plain["missing"]
         return plain
 
 
@@ -172,6 +178,7 @@ class Dose:
         dict
             No dose but its maximum, and no name of a patient. Hashing the CT takes a second or so.
         """
+        saved = listed("The files that the dose was saved as", files, PATH, "paths", "Name them in a list")
         maximum_gy, point_cm = self.maximum
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -181,7 +188,7 @@ class Dose:
             "beams": [self._beam(beam) for beam in self.plan.beams] if self.plan is not None else [],
             "grid": asdict(self.grid),
             "maximum": {"dose_gy": maximum_gy, "point_cm": point_cm},
-            "output": [_saved(Path(file)) for file in files],
+            "output": [_saved(Path(file)) for file in saved],
         }
         plain: dict[str, Any] = json.loads(json.dumps(without_nan(content)))
         return plain
@@ -241,13 +248,18 @@ class Dose:
     def save_beams(self, folder: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
         """Write one RTDOSE a beam into a folder, `RD_beam_<number>.dcm`; needs `per_beam=True` in the calculation.
 
-        `overwrite` is as in `save`.
+        The folder is made if it is not there. `overwrite` is as in `save`.
         """
         expect("The folder for the beams", folder, PATH, "a path")
         if not self.beams:
             raise InvalidInput("There is no dose per beam", "it was not asked for", "Compute", argument="per_beam=True")
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"The folder '{folder}' cannot be used", str(error.strerror or error)) from error
         return tuple(
-            self._write(Path(folder) / f"RD_beam_{number}.dcm", volume, number, overwrite)
+            self._write(folder / f"RD_beam_{number}.dcm", volume, number, overwrite)
             for number, volume in self.beams.items()
         )
 
@@ -256,6 +268,7 @@ class Dose:
 
         expect("The file for the dose", path, PATH, "a path")
         path = Path(path)
+        expect_replaceable(path)
         if self.plan is None:
             raise InvalidInput("The dose belongs to no plan", "a DICOM dose refers to one", "Use its `volume`")
         if path.exists() and not overwrite:

@@ -14,6 +14,7 @@ from spinedose.geometry import rotation_about, table_from_patient
 Array = NDArray[np.float64]
 
 MOST_CM, MOST_DEG = 50.0, 180.0
+"""Larger shifts and turns are taken for a mistake (house default)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,7 +263,6 @@ def test_a_single_slice_is_refused(tmp_path: Path) -> None:
         ({"SeriesInstanceUID": "9.9"}, "mixes 2 series"),
         ({"FrameOfReferenceUID": "9.9"}, "mixes 2 frames of reference"),
         ({"PatientPosition": "HFP"}, "mixes 2 patient positions"),
-        ({"PixelSpacing": ["2", "2"]}, "mixes 2 pixel spacings"),
         ({"ImageOrientationPatient": ["-1", "0", "0", "0", "1", "0"]}, "mixes 2 image orientations"),
         ({"Rows": 4, "Columns": 2}, "mixes 2 matrix sizes"),
     ],
@@ -273,6 +272,34 @@ def test_mixed_series_are_refused_by_name(tmp_path: Path, elements: dict[str, ob
     change(folder, 1, **elements)
     text = refusal(folder)
     assert words in text and "'slice001.dcm'" in text and "'slice000.dcm' ..." in text
+
+
+@pytest.mark.parametrize("spacing", [["2", "2"], ["2.000000", "1.51"]])
+def test_other_pixels_are_refused_by_name(tmp_path: Path, spacing: list[str]) -> None:
+    folder = series(tmp_path)
+    change(folder, 1, PixelSpacing=spacing)
+    text = refusal(folder)
+    assert "'slice001.dcm' has a pixel spacing of " in text and "'slice000.dcm'" in text
+
+
+def test_spacings_that_are_rounded_anew_on_each_slice_are_one(tmp_path: Path) -> None:
+    """Over four columns a pixel moves by 4e-7 mm."""
+    expected = read_ct(series(tmp_path)).hu.grid
+    spacing = [float(10 * h) for h in expected.spacing_cm[1::-1]]
+    change(tmp_path / "ct", 1, PixelSpacing=[f"{one * (1 + 1e-7):.12g}" for one in spacing])
+    assert read_ct(tmp_path / "ct").hu.grid == expected
+
+
+@pytest.mark.parametrize(("whose", "odd"), [({1: "B"}, "slice001"), ({1: "B", 2: "B"}, "slice000")])
+def test_a_slice_of_another_patient_is_refused(tmp_path: Path, whose: dict[int, str], odd: str) -> None:
+    folder = series(tmp_path)
+    for index in range(3):
+        change(folder, index, PatientID=whose.get(index, "A"))
+    text = refusal(folder)
+    assert text.startswith(f"1 CT slice(s), '{odd}.dcm', are of another patient than") and "patient IDs differ" in text
+    change(folder, 1, PatientID=" a ")
+    change(folder, 2, PatientID="")
+    assert read_ct(folder).hu.grid.shape[0] == 3  # padding, case and missing IDs tell nothing
 
 
 def test_a_tilted_gantry_is_refused(tmp_path: Path) -> None:

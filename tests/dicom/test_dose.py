@@ -130,6 +130,8 @@ def test_a_breath_of_tilt_is_forgiven(tmp_path):
         ({"PixelSpacing": [0, 3]}, "no extent"),
         ({"DoseGridScaling": "0"}, "scaling"),
         ({"DoseGridScaling": "-1e-5"}, "scaling"),
+        ({"DoseGridScaling": "1e30"}, "maximum of 5.9e.31 Gy"),
+        ({"DoseGridScaling": "1e308"}, "maximum of inf Gy"),
         ({"PixelData": b"\0" * 100}, "100 bytes"),
         ({"PixelData": None}, "no dose values"),
         ({"BitsAllocated": 8}, "8 bits"),
@@ -152,6 +154,30 @@ def test_files_that_are_no_dose(tmp_path, content):
         read_dose(path)
     with pytest.raises(UnreadableFile, match="no file"):
         read_dose(tmp_path / "absent.dcm")
+
+
+def test_what_the_densities_were_is_kept(tmp_path):
+    assert read_dose(make_dose(tmp_path / "d.dcm")).heterogeneity == ()
+    told = make_dose(tmp_path / "t.dcm", TissueHeterogeneityCorrection=["ROI_OVERRIDE", "WATER"])
+    assert read_dose(told).heterogeneity == ("ROI_OVERRIDE", "WATER")
+
+
+@pytest.mark.parametrize("kind", ["FRACTION", "FRACTION_SESSION", "BEAM_SESSION"])
+def test_doses_of_sessions_are_read_as_what_they_are(tmp_path, kind):
+    assert read_dose(make_dose(tmp_path / "d.dcm", DoseSummationType=kind)).summation == kind
+
+
+def test_a_beam_that_is_named_in_two_fraction_groups_counts_once(tmp_path):
+    groups = []
+    for number in (1, 2):
+        beam, group = Dataset(), Dataset()
+        beam.ReferencedBeamNumber, group.ReferencedFractionGroupNumber = 7, number
+        group.ReferencedBeamSequence = [beam]
+        groups.append(group)
+    plan = Dataset()
+    plan.ReferencedFractionGroupSequence = groups
+    path = make_dose(tmp_path / "d.dcm", DoseSummationType="BEAM", ReferencedRTPlanSequence=[plan])
+    assert read_dose(path).beam_numbers == (7,)
 
 
 def test_a_truncated_file_is_refused(tmp_path):
@@ -317,6 +343,18 @@ def test_a_dose_of_zero_can_be_written(tmp_path):
     back = read_dose(write_dose(tmp_path / "z.dcm", volume, plan=make_plan()))
     assert back.dose.values.max() == 0
     assert "zero everywhere" in back.warnings[0]
+
+
+def test_the_ripple_of_the_series_is_stored_as_zero(tmp_path):
+    """Where next to nothing arrives a truncated series of directions may be negative by a little."""
+    volume = make_volume()
+    values = volume.values.copy()
+    values[0, 0, 0] = -1e-6 * values.max()
+    back = read_dose(write_dose(tmp_path / "r.dcm", Volume(volume.grid, values), plan=make_plan()))
+    assert back.dose.values.min() == 0 and back.dose.values[0, 0, 0] == 0
+    values[0, 0, 0] = -1e-4 * values.max()
+    with pytest.raises(NumericalError, match="never negative"):
+        write_dose(tmp_path / "s.dcm", Volume(volume.grid, values), plan=make_plan())
 
 
 def test_what_cannot_be_written_is_refused_and_leaves_no_file(tmp_path):

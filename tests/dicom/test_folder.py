@@ -15,7 +15,7 @@ from made_up import beam_of
 from spinedose.density import CtImage
 from spinedose.dicom.ct import write_ct
 from spinedose.dicom.dose import write_dose
-from spinedose.dicom.folder import find_case
+from spinedose.dicom.folder import find_case, telling
 from spinedose.dicom.plan import write_plan
 from spinedose.dicom.structures import write_structures
 from spinedose.errors import InvalidInput, UnreadableFile
@@ -74,6 +74,22 @@ def test_the_other_series_and_the_other_dose_are_left(folder: Path) -> None:
     assert {path.parent.name for path in found.ct} == {"images"}
     assert [path.name for path in found.doses] == ["z"]
     assert found.notes == ("1 dose(s) belong to other plans and were passed over.",)
+
+
+@pytest.mark.parametrize("kind", ["FRACTION_SESSION", "BEAM_SESSION"])
+def test_doses_of_sessions_are_taken_where_there_is_none_of_all(folder: Path, kind: str) -> None:
+    for number in (1, 2):
+        path = dose_of(folder / f"session{number}.dcm", plan_of(), summation="BEAM", beam_number=number)
+        dataset = pydicom.dcmread(path)
+        dataset.DoseSummationType = kind
+        dataset.save_as(path)
+    assert [path.name for path in find_case(folder).doses] == ["z"]
+    (folder / "z").unlink()
+    if kind == "BEAM_SESSION":
+        assert [path.name for path in find_case(folder).doses] == ["session1.dcm", "session2.dcm"]
+    else:
+        with pytest.raises(InvalidInput, match="There are 2 doses of the plan"):
+            find_case(folder)
 
 
 def test_copies_count_once(folder: Path) -> None:
@@ -170,6 +186,25 @@ def test_damaged_files_are_passed_over_with_a_word(folder: Path) -> None:
     (folder / "empty.dcm").write_bytes(b"")
     found = find_case(folder)
     assert found.notes == ("'empty.dcm' was passed over: 'empty.dcm' is empty.",)
+
+
+def test_what_could_not_be_read_stands_in_a_refusal(folder: Path) -> None:
+    """A slice that is missing is often one of the files that were passed over."""
+    (folder / "empty.dcm").write_bytes(b"")
+    found = find_case(folder)
+    assert found.unread == found.notes
+    with pytest.raises(InvalidInput) as caught, telling(found.unread):
+        raise InvalidInput("The CT lacks 1 slice(s)", "at 5 mm", "Export it", argument="x")
+    assert str(caught.value) == (
+        "The CT lacks 1 slice(s) (at 5 mm; 'empty.dcm' was passed over: 'empty.dcm' is empty). Export it with `x`."
+    )
+    with pytest.raises(InvalidInput, match=r"^A\.$"), telling(()):
+        raise InvalidInput("A")
+    with pytest.raises(InvalidInput, match="; 2 more files could not be read"), telling(["a."] * 5):
+        raise InvalidInput("A")
+    (folder / "a" / "y.dcm").unlink()
+    with pytest.raises(InvalidInput, match=r"has no RTPLAN.*'empty.dcm' is empty"):
+        find_case(folder)
 
 
 def test_series_of_one_frame_are_told_apart_by_the_structure_set(folder: Path) -> None:

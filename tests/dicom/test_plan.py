@@ -251,6 +251,10 @@ def arc(angles: list[float], directions: list[str], *, keyword: str = "Gantry", 
         ([40, 40, 60], ["CW", "CW", "NONE"], [40, 40, 60]),
         ([40.0, 39.98, 60], ["CW", "CW", "NONE"], [40, 39.98, 60]),
         ([-179, -90, 0], ["CW", "CW", "NONE"], [181, 270, 360]),
+        ([100, 99.9, 100], ["CW", "CW", "NONE"], [100, 99.9, 100]),
+        ([100, 99.9, 99.9], ["CW", "CW", "NONE"], [100, 99.9, 99.9]),
+        ([100, 101, 98, 96], ["CC", "CC", "CC", "NONE"], [100, 101, 98, 96]),
+        ([0, 350, 0], ["CW", "CW", "NONE"], [0, 350, 360]),
     ],
 )
 def test_gantry_angles_follow_the_direction(
@@ -263,9 +267,33 @@ def test_gantry_angles_follow_the_direction(
 
 def test_a_static_beam_does_not_turn_fully(tmp_path: Path) -> None:
     assert not one_beam(arc([180, 180], ["CW", "NONE"], dynamic=False), tmp_path).is_arc
-    inherited = arc([180, 180], ["CW", "NONE"])
-    del inherited.BeamSequence[0].ControlPointSequence[1].GantryAngle
-    assert not one_beam(inherited, tmp_path).is_arc
+    assert not one_beam(without_second_angle(arc([180, 180], ["CW", "NONE"], dynamic=False)), tmp_path).is_arc
+    assert not one_beam(without_second_angle(arc([180, 180], ["NONE", "NONE"])), tmp_path).is_arc
+
+
+def without_second_angle(dataset: Dataset) -> Dataset:
+    del dataset.BeamSequence[0].ControlPointSequence[1].GantryAngle
+    return dataset
+
+
+def test_a_direction_to_no_angle_is_refused(tmp_path: Path) -> None:
+    """Trap: an arc of two control points whose second angle got lost, computed as a static field."""
+    text = refusal(without_second_angle(arc([180, 180], ["CC", "NONE"])), tmp_path, InvalidInput)
+    assert "turns the gantry (CC), but does not say to which angle" in text
+
+
+def test_a_step_back_is_a_warning(tmp_path: Path) -> None:
+    (warning,) = read(arc([100, 99.6, 110, 109.9, 120], ["CW"] * 4 + ["NONE"]), tmp_path).warnings
+    assert warning.startswith("Beam 1 'beam 1' turns the gantry back by up to 0.4 degrees against the direction")
+    assert read(arc([100, 99.98, 110], ["CW", "CW", "NONE"]), tmp_path).warnings == ()
+    back = read(arc([20, 20.5, 10], ["CW", "CW", "NONE"], keyword="Collimator"), tmp_path)
+    assert "turns the collimator back" in back.warnings[0]
+
+
+def test_a_beam_that_radiates_in_one_segment_may_turn_nearly_fully_in_it(tmp_path: Path) -> None:
+    dataset = arc([180.1, 179.9, 179.9], ["CW", "NONE", "NONE"])
+    dataset.BeamSequence[0].ControlPointSequence[1].CumulativeMetersetWeight = "1"
+    np.testing.assert_allclose(one_beam(dataset, tmp_path).gantry_deg, [180.1, 539.9, 539.9])
 
 
 @pytest.mark.parametrize("keyword", ["Collimator", "Couch"])
@@ -285,6 +313,7 @@ def test_collimator_and_couch_rise_counterclockwise(tmp_path: Path, keyword: str
         ([10, 20], ["NONE", "NONE"], "without saying in which direction"),
         ([10, 20], ["", ""], "without saying in which direction"),
         ([10, 40, 30, 60], ["CW", "CW", "CW", "NONE"], "no machine can"),
+        ([10, 8, 10], ["CW", "CW", "NONE"], "by 358 degrees at control point 0 (direction CW contradicts"),
         ([10, 20], ["CCW", "NONE"], "rotation direction 'CCW'"),
         ([10, 720], ["CW", "NONE"], "beyond one turn"),
     ],
@@ -316,6 +345,78 @@ def test_beams_without_dose_are_skipped_with_the_reason(tmp_path: Path) -> None:
         "Beam 5 'beam 5' is not in fraction group 1",
     )
     assert plan.warnings == ("Beam 3 'beam 3' is a treatment port film with 2 MU; its dose is left out.",)
+
+
+def test_treatment_beams_without_meterset_are_told_from_setup_fields(tmp_path: Path) -> None:
+    """Eclipse wrote setup fields as static treatment beams without leaves and meterset (eclipse_thorax_imrt)."""
+    setup = syn.beam(2, BeamName="CBCT", BeamLimitingDeviceSequence=syn.devices("X", "Y"))
+    lost = syn.beam(3, BeamName="Boost")
+    moving = syn.beam(4, BeamType="DYNAMIC", BeamLimitingDeviceSequence=syn.devices("X", "Y"))
+    references = [syn.meterset(1, 50), *(syn.meterset(n, None) for n in (2, 3, 4))]
+    dataset = syn.plan(syn.beam(1), setup, lost, moving, references=references)
+    assert read(dataset, tmp_path).without_meterset == ("Beam 3 'Boost'", "Beam 4 'beam 4'")
+    assert read(dataset, tmp_path, beams=[1]).without_meterset == ()
+    assert "Beam 3 'Boost' cannot be computed (it has no meterset)" in refusal(
+        dataset, tmp_path, InvalidInput, beams=[1, 3]
+    )
+
+
+def test_a_beam_of_no_meterset_adds_nothing(tmp_path: Path) -> None:
+    dataset = syn.plan(syn.beam(1), syn.beam(2), references=[syn.meterset(1, 50), syn.meterset(2, 0)])
+    for beams in (None, [1]):
+        plan = read(dataset, tmp_path, beams=beams)
+        assert [beam.number for beam in plan.beams] == [1] and plan.without_meterset == ()
+        assert plan.skipped == ("Beam 2 'beam 2' has a meterset of 0 MU",)
+
+
+def test_what_is_beside_the_fraction_group_is_named(tmp_path: Path) -> None:
+    groups = [
+        syn.item(FractionGroupNumber=1, NumberOfFractionsPlanned=25, ReferencedBeamSequence=[syn.meterset(1, 80)]),
+        syn.item(FractionGroupNumber=2, NumberOfFractionsPlanned=8, ReferencedBeamSequence=[syn.meterset(2, 60)]),
+        syn.item(FractionGroupNumber=3, NumberOfFractionsPlanned=8, ReferencedBeamSequence=[syn.meterset(2, None)]),
+    ]
+    setup = syn.beam(4, BeamLimitingDeviceSequence=syn.devices("X", "Y"))
+    dataset = syn.plan(syn.beam(1), syn.beam(2), syn.beam(3), setup, FractionGroupSequence=groups)
+    plan = read(dataset, tmp_path, fraction_group=1)
+    assert plan.beside_group == ("fraction group 2 with 1 beam(s)", "Beam 3 'beam 3' in no fraction group")
+    assert read(dataset, tmp_path, fraction_group=1, beams=[1]).beside_group == ("fraction group 2 with 1 beam(s)",)
+
+
+def test_state_and_purpose_are_read(tmp_path: Path) -> None:
+    plan = read(syn.plan(ApprovalStatus="REJECTED", PlanIntent="MACHINE_QA"), tmp_path)
+    assert (plan.approval, plan.intent) == ("REJECTED", "MACHINE_QA")
+
+
+def moving_table(
+    *positions: float | None, way: str = "Longitudinal", weights: tuple[float, ...] = (0, 0.5, 1)
+) -> Dataset:
+    keyword = f"TableTop{way}Position"
+    devices = (syn.position("ASYMX", -50, 50), syn.position("ASYMY", -40, 40), syn.leaves(-40, 30))
+    told = [{} if p is None else {keyword: f"{p:g}"} for p in positions]
+    points = [syn.first_point(*devices, **told[0])]
+    points += [syn.point(k, weights[k], **told[k]) for k in range(1, len(positions))]
+    return syn.plan(syn.beam(points=points))
+
+
+@pytest.mark.parametrize("way", ["Vertical", "Longitudinal", "Lateral"])
+def test_a_table_that_moves_while_it_radiates_is_refused(tmp_path: Path, way: str) -> None:
+    """Trap: the isocentre stays the same in the file, but moves in the patient with the table top."""
+    text = refusal(moving_table(0, None, 200, way=way), tmp_path, UnsupportedPlan)
+    assert f"Beam 1 'beam 1' moves the table by 200 mm ({way.lower()}) while it radiates" in text and "beams" in text
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        moving_table(None, 100, 100),
+        moving_table(100, 100.05, None),
+        moving_table(0, 200, 200, weights=(0, 0, 1)),
+        moving_table(None, None, None),
+    ],
+)
+def test_a_table_that_stands_still_is_computed(tmp_path: Path, dataset: Dataset) -> None:
+    dataset.BeamSequence[0].ControlPointSequence[0].TableTopVerticalPosition = None
+    one_beam(dataset, tmp_path)
 
 
 def test_a_plan_without_any_meterset_is_refused(tmp_path: Path) -> None:
@@ -610,6 +711,8 @@ def test_files_that_are_no_plan(tmp_path: Path) -> None:
 def test_wrong_arguments(tmp_path: Path) -> None:
     assert "'maybe' is no way to treat a bolus" in refusal(syn.plan(), tmp_path, InvalidInput, bolus="maybe")
     assert "HFDR" in refusal(syn.plan(), tmp_path, InvalidInput, patient_position="HFDR")
+    assert "No beam was chosen (the list of beams is empty)" in refusal(syn.plan(), tmp_path, InvalidInput, beams=[])
+    assert "True or False" in refusal(syn.plan(), tmp_path, InvalidInput, beams=[True])
 
 
 def test_a_moving_static_beam_is_a_warning(tmp_path: Path) -> None:

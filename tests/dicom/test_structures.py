@@ -91,6 +91,7 @@ def test_points_and_open_lines_are_skipped_and_empty_regions_kept(tmp_path):
         )
     )
     assert [len(s.contours_cm) for s in found.structures] == [0, 0, 1]
+    assert [s.unread for s in found.structures] == ["they are open lines", "", ""]
     assert found.warnings == ()
 
 
@@ -101,6 +102,7 @@ def test_contours_outside_axial_planes_cost_the_structure_its_contours(tmp_path)
     )
     assert [len(s.contours_cm) for s in found.structures] == [0, 1]
     assert "'oblique'" in found.warnings[0]
+    assert [s.unread for s in found.structures] == ["one of them lies outside axial planes", ""]
 
 
 def test_a_region_of_another_frame_is_left_out(tmp_path):

@@ -32,7 +32,9 @@ from spinedose.dicom.dose import PlannedDose
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.hu_curve import read_curve
+from spinedose.missing_matter import Missing
 from spinedose.plan import Identity, Plan, PrescribedDose
+from spinedose.report.content import content_of
 from spinedose.result import Dose, ResultInfo
 from spinedose.structures import Structure, StructureSet
 
@@ -107,12 +109,15 @@ def planned_as(volume: Volume, **changes: Any) -> PlannedDose:
 def compute(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
     """`compute(planned, ours, **arguments)`: a check in which the engine finds the dose `ours`."""
 
-    def run(planned: PlannedDose | None, ours: Volume | None = None, **arguments: Any) -> Check:
+    def run(
+        planned: PlannedDose | None, ours: Volume | None = None, missing: tuple[Missing, ...] = (), **arguments: Any
+    ) -> Check:
         def stand_in(plan: Plan, ct: CtImage, **options: Any) -> Dose:
             settings = {"spacing_cm": options["spacing_cm"], "materials": {}, "couch": ""}
             info = ResultInfo(
-                "0", "cpu", "none", machines=(f"{M120}/6FFF",), settings=settings, warnings=("A warning.",)
-            )
+                "0", "cpu", "none", machines=(f"{M120}/6FFF",), settings=settings, warnings=("A warning.",),
+                missing=missing,
+            )  # fmt: skip
             return Dose(ours or bump(), info, plan, ct)
 
         monkeypatch.setattr(conduct, "compute_dose", stand_in)
@@ -278,6 +283,62 @@ class TestFindings:
         assert found.verdict == "outside"
         old = next(one for one in found.found if one.name == "Old")
         assert old.role == "other" and old.doubt == "it has no contours"
+
+    def test_an_empty_cord_of_the_same_name_changes_nothing(self, compute: Callable[..., Check]) -> None:
+        usual = compute(planned_as(bump()))
+        for more in ((Structure(9, "SpinalCord", "ORGAN"),), ()):
+            drawn = structure_set(*more)
+            if not more:
+                drawn = replace(drawn, structures=(Structure(9, "SpinalCord", "ORGAN"), *drawn.structures))
+            found = compute(planned_as(bump()), structures=drawn)
+            assert found.quality[0].as_dict() == usual.quality[0].as_dict()
+            assert found.reasons == usual.reasons
+            assert not {"structure_empty", "structure_not_judged"} & codes(found)
+            cord = found.structure("SpinalCord")
+            assert cord is not None and cord.contours_cm
+            parts = {part.structure: part.points for part in found.gammas[0].structures if part.points}
+            assert "SpinalCord" in parts
+
+    def test_an_empty_organ_of_the_same_name_changes_no_role(self) -> None:
+        drawn = structure_set(Structure(9, "Liver", "ORGAN"))
+        assert roles_of(drawn)["Liver"] == "organ"
+
+    @pytest.mark.parametrize(
+        ("lost", "severity", "verdict"),
+        [
+            (Structure(9, "CTV", "CTV"), "attention", "within"),
+            (Structure(9, "SpinalCord_PRV"), "attention", "within"),
+            (Structure(9, "CTV", "CTV", unread="they are open lines"), "problem", "outside"),
+            (Structure(2, "GTV", "GTV"), "problem", "outside"),  # that the dose is prescribed to
+        ],
+    )
+    def test_targets_and_cords_that_were_not_judged(
+        self, compute: Callable[..., Check], lost: Structure, severity: str, verdict: str
+    ) -> None:
+        drawn = tuple(one for one in structure_set().structures if one.number != lost.number)
+        more = () if lost.number != 2 else (ball(10, "PTV", "PTV", (0, 0, 0), 1.5),)
+        found = compute(planned_as(bump()), structures=replace(structure_set(), structures=(*drawn, *more, lost)))
+        said = next(one for one in found.findings if one.code == "structure_not_judged")
+        assert (said.severity, said.structure) == (severity, lost.name)
+        assert found.reasons[0] == said.text
+        assert (found.verdict, found.unjudged) == (verdict, f"nothing was judged of '{lost.name}'")
+        jsonschema.validate(found.as_dict(), schema())
+
+    def test_a_prescription_to_nothing_in_particular_makes_no_problem(self, compute: Callable[..., Check]) -> None:
+        drawn = structure_set(Structure(0, "CTV", "CTV"))
+        plan = plan_of(prescriptions=(PrescribedDose(PRESCRIBED, "all", 0),))
+        assert compute(planned_as(bump()), structures=drawn, plan=plan).verdict == "within"
+
+    def test_without_any_target_it_says_so_first(self, compute: Callable[..., Check]) -> None:
+        drawn = tuple(one for one in structure_set().structures if one.name != "PTV")
+        found = compute(planned_as(bump()), structures=replace(structure_set(), structures=drawn))
+        assert found.verdict == "within" and found.unjudged == "no target was judged"
+        assert found.reasons[0].startswith("No structure was taken for a target")
+        assert "no target was judged" in content_of(found).summary
+        empty = replace(structure_set(), structures=(*drawn, Structure(8, "PTV", "PTV")))
+        found = compute(planned_as(bump()), structures=empty)
+        assert found.unjudged == "no target was judged and nothing was judged of 'PTV'"
+        assert "No target was judged: none has contours that can be used." in found.reasons
 
     def test_without_structures(self, compute: Callable[..., Check]) -> None:
         found = compute(planned_as(bump()), structures=None, plan=plan_of(structure_set_uid=""))
@@ -502,11 +563,6 @@ class TestPatterns:
 
 
 class TestPlannedDoses:
-    def test_a_fraction_is_multiplied(self) -> None:
-        total, notes = planned_of([planned_as(bump(), summation="FRACTION")], plan_of())
-        assert total is not None and total.dose.values.max() == pytest.approx(2 * bump().values.max())
-        assert "multiplied by 2" in notes[0]
-
     def test_beams_are_added_up_and_empty_ones_left_out(self) -> None:
         plan = plan_of(beams=(beam_of(number=1), beam_of(number=2)))
         one, two = (planned_as(bump(scale=s), summation="BEAM", beam_numbers=(n,)) for n, s in ((1, 0.5), (2, 0.25)))
@@ -565,6 +621,15 @@ class TestJson:
 # ------------------------------------------------------------------------------------------------- the demo, end to end
 
 COARSE = {"spacing_cm": 0.5, "fine": None, "settings": sd.Settings(directions=128), "causes": False}
+
+
+def test_missing_matter_is_found(compute: Callable[..., Check]) -> None:
+    """What the calculation says is missing becomes a finding of its gravity."""
+    missing = (Missing("beams_through_ends", "Some.", is_grave=False), Missing("body_has_void", "Air.", is_grave=True))
+    found = compute(planned_as(bump()), missing=missing)
+    severities = {one.code: one.severity for one in found.findings}
+    assert severities["beams_through_ends"] == "attention" and severities["body_has_void"] == "problem"
+    assert found.verdict == "outside" and "Air." in found.reasons
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import spinedose as sd
 from spinedose import cli, report
-from spinedose.check import Check, conduct
+from spinedose.check import Check, Finding, conduct
 from spinedose.errors import UnsupportedPlan
 from spinedose.grid import Volume
 from spinedose.result import Dose, ResultInfo
@@ -95,6 +97,15 @@ def test_quiet_prints_the_verdict_only(asked: dict[str, Any], tmp_path: Path) ->
 def test_a_problem_alone_is_not_told_as_missed_criteria(
     asked: dict[str, Any], checks: dict[str, Check], tmp_path: Path
 ) -> None:
+    checks["blind"] = replace(checks["within"], findings=(Finding("no_target", "attention", "No target."),))
+    asked["finds"] = "blind"
+    (line,) = run(tmp_path, "-o", tmp_path / "blind", "--quiet").stdout.splitlines()
+    assert line == "WITHIN: Plan 'T7' keeps all 8 criteria, but no target was judged."
+    apart = replace(bump().grid, origin_cm=(300.0, 0.0, 0.0))
+    checks["apart"] = _checked(planned_as(Volume(apart, bump().values)), bump())
+    asked["finds"] = "apart"
+    (line,) = run(tmp_path, "-o", tmp_path / "apart", "--quiet").stdout.splitlines()
+    assert " cannot be judged by " in line
     checks["doubtful"] = _checked(planned_as(bump(), plan_uid="9.9"), bump())
     asked["finds"] = "doubtful"
     done = run(tmp_path, "-o", tmp_path / "out", "--quiet")
@@ -177,6 +188,43 @@ def test_errors_leave_no_file(
     monkeypatch.setattr(cli.check, "_conduct", fail)
     assert run(tmp_path, "-o", tmp_path / "out").exit_code == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unforeseen_error_is_no_verdict(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("a part\nthat is missing")
+
+    monkeypatch.setattr(cli.check, "_conduct", fail)
+    done = run(tmp_path, "-o", tmp_path / "out")
+    assert done.exit_code == cli.FAILED == 70
+    *lines, last = done.stderr.splitlines()
+    assert lines[0].startswith("Traceback") and any("_conduct" in line for line in lines)
+    assert last.startswith("spinedose ") and " failed unexpectedly (KeyError: 'a part" in last
+    assert last.endswith("please report it, with the lines above.")
+    assert done.stdout == "" and not (tmp_path / "out").exists()
+
+
+def test_outputs_that_are_pipes_are_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "check.json")
+    done = run(tmp_path, "-o", tmp_path, "--force")
+    assert done.exit_code == 2 and "is a device or a pipe" in done.stderr
+    assert (tmp_path / "check.json").is_fifo()
+
+
+def test_the_plan_is_never_replaced(asked: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "RP.dcm").write_text("plan")
+    done = run("--plan", tmp_path / "RP.dcm", "-o", tmp_path / "out", "--json", tmp_path / "RP.dcm", "--force")
+    assert done.exit_code == 2 and "is one of the inputs" in done.stderr
+    assert (tmp_path / "RP.dcm").read_text() == "plan"
+
+
+def test_an_empty_name_of_logs_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    for text in ("", " "):
+        done = run(tmp_path, "-o", tmp_path / "out", "--logs", text)
+        assert done.exit_code == 2 and "names nothing" in done.stderr
+    assert asked == {"finds": "within"}
 
 
 def test_an_interrupted_report_leaves_no_file(asked: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:

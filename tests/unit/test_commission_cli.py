@@ -95,6 +95,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return kept
 
 
+def test_why_no_curve_can_be_used_is_told(asked: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "short.csv"
+    rows = ["6X,10,100,0,50", "6X,10,100,1.5,100", "6X,10,100,10,66", "6X,10,100,20,38"]
+    file.write_text("\n".join(["beam,square_field_cm,ssd_cm,depth_cm,dose_percent", *rows]))
+    done = run(file, *NEEDED[:-1], tmp_path / "out")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "No curve can be used (6X 10x10 depth_dose (short.csv): it has 3 points from 0.5 cm on"
+    )
+    assert done.stderr.endswith("Correct the measurements.\n")
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Replace the report by a stand-in."""

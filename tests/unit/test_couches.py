@@ -160,6 +160,24 @@ class TestPlace:
         with pytest.raises(InvalidInput, match="lies 10 mm inside the body"):
             put_on_couch(ct, find_body(ct, structures), structures, COUCH, patient_position="HFS", surface_cm=2.0)
 
+    @pytest.mark.parametrize(
+        ("surface", "position", "words"),
+        [(0.5, "HFS", "on the other side of the body"), (112.5, "HFS", "lies 1095 mm below the body"),
+         (3.5, "HFP", "on the other side of the body"), (-40.0, "HFP", "lies 410 mm below the body")],
+    )  # fmt: skip
+    def test_not_where_it_carries_nobody(self, surface: float, position: str, words: str) -> None:
+        ct, structures = _scene()
+        body = find_body(ct, structures)
+        with pytest.raises(InvalidInput, match=words):
+            put_on_couch(ct, body, structures, COUCH, patient_position=position, surface_cm=surface)
+
+    @pytest.mark.parametrize(("gap", "is_said"), [(10.0, False), (20.0, True)])
+    def test_a_wide_gap_is_said(self, gap: float, is_said: bool) -> None:
+        ct, structures = _scene()
+        body = find_body(ct, structures)
+        _, found, _ = put_on_couch(ct, body, structures, COUCH, patient_position="HFS", surface_cm=3.0 + gap)
+        assert any("200 mm below the body" in text for text in found.warnings) == is_said
+
     def test_a_ct_that_is_large_enough_stays(self) -> None:
         ct, structures = _scene()
         small = replace(COUCH, width_cm=3.0, thickness_cm=1.0)

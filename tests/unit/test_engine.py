@@ -121,6 +121,22 @@ def test_isocentre_far_from_the_body_is_refused(solve, make_plan, make_beam) -> 
         solve(make_plan(make_beam(**SMALL), make_beam(number=2, name="b", isocentre_cm=[0.0, 40.4, 0.0])))
 
 
+def test_a_beam_through_the_end_of_the_ct_and_a_body_too_small_are_warnings(solve, make_plan, make_beam) -> None:
+    """Along z, through water that reaches the last slice; then the same with an outline 1.5 cm within it."""
+    whole = water_ct().hu
+    cut = CtImage(whole.part((4, 0, 0), (24, 28, 28)))
+    plan = make_plan(make_beam(**SMALL, gantry_deg=np.full(2, 270.0), couch_deg=np.full(2, 90.0)))
+    found = solve(plan, cut).metadata
+    assert [one.code for one in found.missing] == ["beams_through_ends"]
+    assert found.missing[0].text in found.warnings and "missing" not in found.as_dict()
+    assert not solve(plan).metadata.missing
+    side = np.array([(-3.5, -3.5), (3.5, -3.5), (3.5, 3.5), (-3.5, 3.5)])
+    contours = tuple(np.column_stack([side, np.full(4, z)]) for z in whole.grid.axes_cm[2][4:24])
+    tight = StructureSet((Structure(1, "BODY", "EXTERNAL", contours),))
+    (said,) = solve(make_plan(make_beam(**SMALL)), structures=tight).metadata.missing
+    assert said.code == "body_too_small"
+
+
 def test_beam_beside_the_body_gives_almost_no_dose(solve, make_plan, make_beam) -> None:
     beside = solve(make_plan(make_beam(**SMALL, isocentre_cm=[20.0, 0.0, 0.0])))
     inside = solve(make_plan(make_beam(**SMALL)))

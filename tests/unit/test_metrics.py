@@ -10,7 +10,9 @@ import pytest
 
 from spinedose.compare.dvh import Dvh, dvh
 from spinedose.compare.metrics import (
+    LEAST_ISODOSE_VOXELS,
     STANDARD,
+    TOO_SMALL,
     Metric,
     bed_gy,
     eqd2_dvh,
@@ -182,6 +184,48 @@ def test_isodose_volumes_of_spheres(radius, tolerance):
     found = isodose_volume_cm3(ball_dose(), 30 - 10 * radius)
     assert found == pytest.approx(sphere(radius), rel=tolerance)
     assert found < sphere(radius)
+
+
+def sphere_dose(shape, radius, spacing, off):
+    """A dose whose isodose of 20 Gy is a sphere: a cone, Gaussians that end at 80 and 50 %, an edge of 3 mm."""
+    half = radius + 0.6
+    count = tuple(int(2 * half / step) + 2 for step in reversed(spacing))
+    grid = Grid(tuple(-half + o * step for o, step in zip(off, spacing, strict=True)), spacing, count)
+    x, y, z = grid.axes_cm
+    r = np.sqrt(x**2 + y[:, None] ** 2 + z[:, None, None] ** 2)
+    if shape == "cone":
+        values = 20 - 10 * (r - radius)
+    elif shape == "edge":
+        values = 40 / (1 + np.exp((r - radius) / 0.15))
+    else:
+        values = 20 * np.exp(math.log(1 / shape) * (1 - (r / radius) ** 2))
+    return Volume(grid, np.maximum(values, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", ["cone", "edge", 0.8, 0.5])
+@pytest.mark.parametrize("spacing", [(0.2, 0.2, 0.3), (0.25, 0.25, 0.25), (0.1, 0.1, 0.3)])
+def test_volumes_of_isodoses_of_few_voxels_are_too_small_by_a_known_amount(shape, spacing):
+    """What `LEAST_ISODOSE_VOXELS` stands on: some 5 % with so many voxels, and more with fewer."""
+    side = math.sqrt(np.mean(np.square(spacing)))
+    for count, low, high in ((150, -6.5, -3.5), (30, -21.0, -9.0), (1000, -2.0, -0.9)):
+        radius = (3 * count * side**3 / (4 * math.pi)) ** (1 / 3)
+        for off in ((0.0, 0.0, 0.0), (0.3, -0.2, 0.45)):
+            found = isodose_volume_cm3(sphere_dose(shape, radius, spacing, off), 20.0)
+            assert low < 100 * (found / sphere(radius) - 1) < high
+
+
+def test_indices_from_few_voxels_are_flagged():
+    """0.9 cm^3 on voxels of 2 x 2 x 3 mm: a tenth too small."""
+    spacing = (0.2, 0.2, 0.3)
+    radius = (3 * 0.9 / (4 * math.pi)) ** (1 / 3)
+    dose = sphere_dose(0.8, radius, spacing, (0.0, 0.0, 0.0))
+    found = plan_quality(dose, dvh(dose, ball(radius)), 20.0)
+    assert found.prescription_isodose_cm3 / 0.9 == pytest.approx(0.9, abs=0.02)
+    (few,) = (text for text in found.warnings if "isodose of the prescription" in text)
+    assert few.startswith(f"{TOO_SMALL}the isodose of the prescription fills 6")
+    assert f"fewer than {LEAST_ISODOSE_VOXELS}" in few
+    fine = sphere_dose(0.8, radius, (0.125,) * 3, (0.0, 0.0, 0.0))
+    assert not any("fills" in text for text in plan_quality(fine, dvh(fine, ball(radius)), 20.0).warnings)
 
 
 def test_isodose_volume_of_a_ramp_is_exact():

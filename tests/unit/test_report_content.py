@@ -156,6 +156,17 @@ def test_without_structures_there_is_still_a_place_to_look():
     assert found.pens == () and found.dvh is None and found.places
 
 
+def test_indices_from_isodoses_of_few_voxels_are_marked():
+    check = made_check()
+    (one,) = check.quality
+    few = "too small for the dose grid: the isodose of the prescription fills 75 voxels"
+    doubtful = replace(one, planned=replace(one.planned, warnings=("other", few)))
+    table = next(t for t in content_of(replace(check, quality=(doubtful,))).tables if t.anchor == "quality")
+    notes = [cell.note for row in table.rows for cell in row.cells if cell.note]
+    assert notes == [f"Planned: {few}."]
+    assert next(row for row in table.rows if row.cells[1].note).cells[1].text.startswith("Conformity index")
+
+
 def test_colours_end_at_the_target_or_without_one_at_the_dose():
     """1 Gy prescribed where 26 are given: a scale that ends at 1.1 Gy would show one colour."""
     check = made_check()

@@ -59,6 +59,19 @@ def test_numbers_and_sources_can_be_selected(record):
         assert part in text, part
 
 
+def test_names_that_the_font_cannot_print_are_told_by_their_numbers(record, tmp_path):
+    assert "U+" not in text_of(record)
+    check = made_check()
+    names = {"SpinalCord": "Rückenmark \u810a\u9ad3 <b>", "Oesophagus": "\u98df\u9053"}
+    drawn = tuple(replace(one, name=names.get(one.name, one.name)) for one in check.structures.structures)
+    found = tuple(replace(one, name=names.get(one.name, one.name)) for one in check.found)
+    renamed = replace(check, structures=replace(check.structures, structures=drawn), found=found)
+    text = " ".join(text_of(write_pdf(renamed, tmp_path / "report.pdf")).split())
+    assert "Rückenmark [U+810A U+9AD3] <b>" in text and "[U+98DF U+9053]" in text
+    assert "The HTML report shows them as they are." in text
+    assert "\u810a" not in text and "\u98df" not in text
+
+
 def test_slices_are_in_it(record):
     assert images_in(record) == 6
 

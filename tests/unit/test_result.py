@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import resources
@@ -83,7 +84,7 @@ def test_json_says_what_was_computed_from_what(make_plan, make_beam, tmp_path: P
         Volume(GRID, values), info, plan, ct, beams={3: Volume(GRID, values)}, structures=structures,
         beam_models={3: "a/6X"},
     )  # fmt: skip
-    saved = [dose.save(tmp_path / "RD.dcm"), *dose.save_beams(tmp_path)]
+    saved = [dose.save(tmp_path / "RD.dcm"), *dose.save_beams(tmp_path / "made" / "for them")]
     facts = json.loads(dose.to_json(saved))
     jsonschema.validate(facts, schema())
     assert facts["schema_version"] == 1
@@ -107,6 +108,17 @@ def test_json_says_what_was_computed_from_what(make_plan, make_beam, tmp_path: P
     (tmp_path / "other.dcm").write_text("other")
     with pytest.raises(InvalidInput, match="no dose that spinedose wrote"):
         dose.to_json([tmp_path / "other.dcm"])
+    assert json.loads(dose.to_json(iter(saved)))["output"] == facts["output"]
+    for wrong in (None, "RD.dcm", [3]):
+        with pytest.raises(InvalidInput, match="saved as are given as "):
+            dose.to_json(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"other\.dcm' cannot be used"):
+        dose.save_beams(tmp_path / "other.dcm")
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (True, False):  # looking into a pipe would wait for ever
+        with pytest.raises(InvalidInput, match="is a device or a pipe"):
+            dose.save(tmp_path / "pipe", overwrite=overwrite)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_dose_without_a_plan_has_json_too(make_plan) -> None:

@@ -175,7 +175,8 @@ def open_client(
             yield client
         return
     cores = cores or core_count()
-    options = worker_options(workers or len(devices) or cores, cores=cores, devices=devices)
+    count = (len(devices) or cores) if workers is None else workers
+    options = worker_options(count, cores=cores, devices=devices)
     own: dict[str, Any] = {
         "dashboard": False,
         "dashboard_address": "127.0.0.1:0",

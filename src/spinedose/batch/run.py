@@ -14,6 +14,7 @@ from spinedose.batch.identity import program
 from spinedose.batch.patients import PatientFiles
 from spinedose.batch.results import Results, digest
 from spinedose.batch.tasks import Chunk, Job, Work, compute_chunk, key_of
+from spinedose.batch.wording import in_study_words
 from spinedose.errors import InvalidInput, SpinedoseError
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ def _look(work: Work, name: str, folder: Path) -> PatientFiles | tuple[str, str]
     try:
         return work.look(name, folder)
     except SpinedoseError as error:
-        return name, str(error)
+        return name, in_study_words(error)
 
 
 def _lines(asked: Asked, patients: Sequence[PatientFiles], reasons: dict[str, str] | None = None) -> Iterator[Line]:
@@ -277,7 +278,7 @@ def _lines(asked: Asked, patients: Sequence[PatientFiles], reasons: dict[str, st
             try:
                 key = key_of(asked.work, patient, scenario)
             except SpinedoseError as error:  # a file that it names is not there
-                yield Line(patient, scenario, "", "failed", str(error))
+                yield Line(patient, scenario, "", "failed", in_study_words(error))
                 continue
             found = results.read(key)
             if found is None:
@@ -348,7 +349,7 @@ def _short(error: BaseException | None) -> str:
     if isinstance(error, KilledWorker):
         return "Its workers died, time after time (memory, perhaps)"
     if isinstance(error, SpinedoseError):
-        return str(error)
+        return in_study_words(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from spinedose._files import read_text
 from spinedose.assignments import Assignment
 from spinedose.batch.compute import DoseWork
 from spinedose.batch.patients import PatientFiles, find_folders
@@ -75,11 +76,12 @@ def read_study_file(path: str | Path) -> StudyFile:
         If it cannot be read, has a key that nobody knows, or says something that cannot be.
     """
     path = Path(path)
+    if not path.exists():
+        raise InvalidInput(f"There is no study file '{path}'", "", "Check the path")
+    text = read_text(path, "The study file")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInput(f"There is no study file '{path}'", "", "Check the path") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"The study file '{path.name}' cannot be read", str(error), "Correct the file") from None
     base = path.absolute().parent
     table = _Table(content, path.name)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from spinedose.batch.identity import program, versions
 from spinedose.batch.patients import PatientFiles
 from spinedose.batch.results import FORMAT, Results, digest
+from spinedose.batch.wording import in_study_words
 from spinedose.errors import BackendUnavailable, SpinedoseError
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def compute_chunk(chunk: Chunk) -> int:
             except (NotHere, BackendUnavailable) as error:
                 raise NotHere(error.problem, error.why, error.advice, error.argument) from error
             except SpinedoseError as error:
-                content = {"state": "failed", "error": str(error), "kind": type(error).__name__}
+                content = {"state": "failed", "error": in_study_words(error), "kind": type(error).__name__}
             except Exception as error:
                 log.exception("'%s' of %s could not be computed", job.scenario.name, chunk.patient.name)
                 error.add_note(f"Scenario '{job.scenario.name}' of {chunk.patient.name}")

@@ -27,6 +27,7 @@ from spinedose.check.inputs import (
     versions,
 )
 from spinedose.check.numbers import (
+    NO_CONTOURS,
     beams_of,
     gammas_of,
     measured_gammas,
@@ -243,6 +244,7 @@ def check(
         said = _findings(as_read, found, roles, prescribed, settings, materials, str(couch), planned_dose_to)
         coarse = finding.of_voxels(inputs.structures, roles, spacing_cm, box, prescribed, inputs.plan.fractions)
         said += coarse
+        said += finding.of_missing(result.metadata.missing)
         delivered = None
         if delivery is not None:
             delivered = recorded_of(delivery, as_read.plan, against, planned is not None)
@@ -255,7 +257,7 @@ def check(
         else:
             judgement = judge(asked, points) if points else None
             said.append(finding.of_missing_dose(inputs.notes, are_points_judged=bool(judgement and judgement.judged)))
-    is_of_other_beams = any(one.code in ("beams_left_out", "beams_differ") for one in said)
+    is_of_other_beams = any(one.code in finding.UNCOMPUTED for one in said)
     if planned is not None and planned.values_are_positive and not is_of_other_beams:
         with clock("causes", 0.85):
             pattern = find_pattern(planned.dose, result.volume)
@@ -375,17 +377,17 @@ def _findings(
 ) -> list[Finding]:
     plan, ct, structures, planned = inputs.plan, inputs.ct, inputs.structures, inputs.planned
     said = [Finding("files", "attention", note) for note in inputs.notes]
+    said += finding.of_plan(plan, planned)
     said += finding.of_belonging(plan, ct, structures, planned)
-    said += finding.of_structures(ct, structures, roles)
+    said += finding.of_structures(ct, structures, roles, {one.structure_number for one in plan.prescriptions} - {0})
     if planned is not None:
         said += finding.of_planned_dose(planned, plan, found, structures, prescribed, settings.dose_to, planned_dose_to)
     said += finding.of_matter(plan, ct, structures, read_curve(settings.curve), materials, couch)
     for one in found:
-        if one.role in ("target", "cord") and one.doubt and one.recalculated is None and math.isnan(one.volume_cm3):
-            drawn = next(s for s in structures.structures if s.name == one.name) if structures is not None else None
-            if drawn is not None and drawn.contours_cm:
-                text = f"'{one.name}' has no numbers: {one.doubt}."
-                said.append(Finding("structure_without_numbers", "problem", text, one.name))
+        has_none = one.doubt and one.recalculated is None and math.isnan(one.volume_cm3)
+        if one.role in ("target", "cord") and has_none and one.doubt != NO_CONTOURS:
+            text = f"'{one.name}' has no numbers: {one.doubt}."
+            said.append(Finding("structure_without_numbers", "problem", text, one.name))
     is_of_part = planned is not None and planned.summation == "BEAM" and bool(finding.beams_left_out(plan))
     medians = [pair.planned for one in found if one.role == "target" and (pair := one.metric("D50%[Gy]")) is not None]
     hottest = max((m for m in medians if math.isfinite(m)), default=math.nan)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from spinedose._arguments import PATH, listed
 from spinedose.check.inputs import hashed
 from spinedose.check.outcome import Delivered, Finding, InputFile
 from spinedose.dicom.dose import PlannedDose
@@ -48,10 +49,14 @@ def take_logs(plan: Plan, logs: LogsLike) -> tuple[Delivery, tuple[InputFile, ..
 
     def read(given: LogLike | Sequence[LogLike]) -> list[MachineLog]:
         found: list[MachineLog] = []
-        for one in [given] if isinstance(given, str | os.PathLike | MachineLog) else given:
+        kinds = (*PATH, MachineLog)
+        each = [given] if isinstance(given, kinds) else given
+        for one in listed("Machine logs", each, kinds, "paths or logs", "Name their folder or files"):
             if isinstance(one, MachineLog):
                 found.append(one)
                 continue
+            if not str(one):
+                raise InvalidInput("Machine logs are given as ''", "a path is asked for", "Name their folder or files")
             paths = find_logs(one)
             if not paths:
                 raise InvalidInput(
@@ -73,6 +78,8 @@ def as_planned(dose: Dose, plan: Plan) -> PlannedDose:
     """Our own dose of the plan in the place of the planned dose."""
     return PlannedDose(
         dose.volume,
+        summation="BEAM",
+        beam_numbers=tuple(beam.number for beam in plan.beams),
         plan_uid=plan.uid,
         structure_set_uid=plan.structure_set_uid,
         frame_of_reference_uid=plan.frame_of_reference_uid,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from spinedose.dicom.dose import PlannedDose
 from spinedose.errors import InvalidInput
 from spinedose.grid import Grid
 from spinedose.hu_curve import HuCurve
+from spinedose.missing_matter import Missing
 from spinedose.nearness import FAR_CM, around, distances, in_words, targets_and_cords
 from spinedose.nested import FineBox
 from spinedose.plan import Plan
 from spinedose.structures import Structure, StructureSet, bounds_cm
 from spinedose.units import MM_PER_CM
+
+NEXT_TO_NOTHING_GY = 1e-3
+"""A planned dose that is nowhere higher is damaged: a single monitor unit gives ten times as much."""
 
 COARSE_CM = 0.2
 """Dose grids of SBRT should not be coarser [cm]: AAPM TG-101 (Benedict et al., Med Phys 37:4078 (2010)) recommends 2 mm
@@ -111,7 +115,7 @@ def of_belonging(
         text = "The planned dose refers to another structure set than the one used."
         found.append(Finding("dose_of_other_structures", "attention", text))
     left_out = beams_left_out(plan)
-    if left_out and planned.summation in ("PLAN", ""):
+    if left_out and planned.summation != "BEAM":
         found.append(
             Finding(
                 "beams_left_out",
@@ -130,9 +134,43 @@ def of_belonging(
                     f"{_numbers(numbers)}.",
                 )
             )
-    if not planned.values_are_positive:
+    highest = float(planned.dose.values.max())
+    if highest <= 0:
         found.append(Finding("dose_is_zero", "problem", "The planned dose is zero everywhere."))
+    elif highest < NEXT_TO_NOTHING_GY:
+        text = f"The planned dose is next to nothing, at most {highest:.2g} Gy. Export it again."
+        found.append(Finding("dose_is_zero", "problem", text))
     return found
+
+
+UNCOMPUTED = ("beams_left_out", "beams_differ", "beams_without_meterset", "beams_not_in_group")
+"""Findings that say that the planned dose may be that of other beams than were computed: then no kind of difference is
+looked for."""
+
+NO_TREATMENT_INTENTS = ("VERIFICATION", "MACHINE_QA", "RESEARCH", "SERVICE")
+"""Intents of plans that treat nobody (PS3.3 C.8.8.9)."""
+
+
+def of_plan(plan: Plan, planned: PlannedDose | None) -> Iterator[Finding]:
+    """What a check must say of a plan: its state, its purpose, and beams that it leaves open."""
+    if plan.approval == "REJECTED":
+        yield Finding("plan_rejected", "attention", "The plan is marked as rejected. Is it the one to be checked?")
+    if plan.intent in NO_TREATMENT_INTENTS:
+        text = f"The plan is no treatment by its intent, {plan.intent}."
+        yield Finding("plan_intent", "information", text)
+    if plan.without_meterset:
+        names = ", ".join(plan.without_meterset)
+        text = (
+            f"{names} {'have' if len(plan.without_meterset) > 1 else 'has'} no meterset, and only the other beams were "
+            "computed: the plan is incomplete. Export it after its dose has been computed, or choose the other beams."
+        )
+        yield Finding("beams_without_meterset", "problem", text)
+    if plan.beside_group and planned is not None and planned.summation in ("PLAN", ""):
+        text = (
+            "The planned dose is that of the whole plan, but one fraction group alone was computed, without "
+            f"{', '.join(plan.beside_group)}. Where the doses differ, compare the dose of the fraction group."
+        )
+        yield Finding("beams_not_in_group", "attention", text)
 
 
 def beams_left_out(plan: Plan) -> tuple[str, ...]:
@@ -164,13 +202,17 @@ def of_missing_dose(notes: Sequence[str], *, are_points_judged: bool) -> Finding
     return Finding("no_planned_dose", "attention", " ".join((f"There is no planned dose: {what}.", *why)))
 
 
-def of_structures(ct: CtImage, structures: StructureSet | None, roles: Mapping[str, Role]) -> list[Finding]:
-    """Structures that are missing, empty, or off the CT."""
+def of_structures(
+    ct: CtImage, structures: StructureSet | None, roles: Mapping[str, Role], prescribed_to: Collection[int] = ()
+) -> list[Finding]:
+    """Structures that are missing, empty, or off the CT; `prescribed_to` are the ROI numbers of targets in the plan."""
     if structures is None:
         text = "There is no structure set: no target, cord or organ was compared, and the body was found by threshold."
         return [Finding("no_structures", "attention", text)]
     found = []
-    empty = [s.name for s in structures.structures if not s.contours_cm]
+    blank = [s for s in structures.structures if not structures[s.name].contours_cm]
+    found += [_of_blank(s, roles[s.name], prescribed_to) for s in blank if roles[s.name] in ("target", "cord")]
+    empty = [s.name for s in blank if roles[s.name] not in ("target", "cord")]
     if empty:
         names = ", ".join(f"'{name}'" for name in empty)
         word = "Structure" if len(empty) == 1 else f"{len(empty)} structures"
@@ -180,6 +222,8 @@ def of_structures(ct: CtImage, structures: StructureSet | None, roles: Mapping[s
     for role, word in (("target", "target"), ("cord", "cord")):
         if not any(roles[s.name] == role and s.contours_cm for s in structures.structures):
             text = f"No structure was taken for a {word}, by type or name: criteria for it were not judged."
+            if any(roles[s.name] == role for s in blank):
+                text = f"No {word} was judged: none has contours that can be used."
             found.append(Finding(f"no_{role}", "attention", text))
     for structure in structures.structures:
         if not structure.contours_cm:
@@ -192,6 +236,22 @@ def of_structures(ct: CtImage, structures: StructureSet | None, roles: Mapping[s
             found.append(Finding("structure_off_ct", severity, text, structure.name))
     found += _of_planes(ct, structures)
     return found
+
+
+def _of_blank(structure: Structure, role: Role, prescribed_to: Collection[int]) -> Finding:
+    """A target or a cord without contours: a problem where it was drawn or prescribed to, a remnant elsewhere.
+
+    Structure sets that are made from templates hold targets that nobody drew. One whose contours were lost on the way
+    is another matter: nobody should read "within" of a plan whose target or cord was not looked at.
+    """
+    text = f"Nothing was judged of the {role} '{structure.name}': "
+    if structure.unread:
+        text += f"its contours cannot be used ({structure.unread}). Draw it with closed contours in axial planes."
+        return Finding("structure_not_judged", "problem", text, structure.name)
+    if structure.number in prescribed_to:
+        text += "it has no contours, and the plan prescribes a dose to it. Export the structure set again."
+        return Finding("structure_not_judged", "problem", text, structure.name)
+    return Finding("structure_not_judged", "attention", f"{text}it has no contours.", structure.name)
 
 
 def _of_planes(ct: CtImage, structures: StructureSet) -> Iterator[Finding]:
@@ -272,8 +332,8 @@ def of_planned_dose(
     planned: PlannedDose, plan: Plan, found: Sequence[StructureFound], structures: StructureSet | None,
     prescription: Prescription, dose_to: str, planned_dose_to: str,
 ) -> list[Finding]:  # fmt: skip
-    """What the planned dose's grid and convention leave open."""
-    said = []
+    """What the planned dose's grid, convention and summation leave open."""
+    said = [Finding("dose_of_one_session", "attention", planned.multiplied)] if planned.multiplied else []
     grid = planned.grid
     coarsest = max(grid.spacing_cm)
     per_fraction = prescription.dose_gy / plan.fractions
@@ -309,6 +369,13 @@ def of_planned_dose(
         text = f"The planned dose still has {rim:.2f} Gy at the rim of its grid: the rest of it was not compared."
         said.append(Finding("grid_cuts_dose", "attention", text))
     said += _of_convention(planned, dose_to, planned_dose_to)
+    if "WATER" in planned.heterogeneity and "IMAGE" not in planned.heterogeneity:
+        but = ", but for densities of structures" if "ROI_OVERRIDE" in planned.heterogeneity else ""
+        text = (
+            "The planning system computed without heterogeneity correction: the patient was water to it"
+            f"{but}. Ours is computed with the densities of the CT, so the doses differ where it is not water."
+        )
+        said.append(Finding("dose_without_heterogeneity", "attention", text))
     return said
 
 
@@ -372,6 +439,11 @@ def of_matter(
     if not couch:
         said += [Finding("couch_missing", "attention", text) for text in missing_couch(plan, structures, materials)]
     return said
+
+
+def of_missing(missing: Iterable[Missing]) -> list[Finding]:
+    """Matter that the calculation lacks."""
+    return [Finding(one.code, "problem" if one.is_grave else "attention", one.text) for one in missing]
 
 
 def _hardware(structures: StructureSet | None, materials: Sequence[Assignment]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from spinedose.check.outcome import InputFile
+from spinedose.check.sessions import of_all_fractions
 from spinedose.density import CtImage
 from spinedose.dicom.ct import read_ct
 from spinedose.dicom.dose import PlannedDose, read_dose
-from spinedose.dicom.folder import Kind, find_case
+from spinedose.dicom.folder import Kind, find_case, telling
 from spinedose.dicom.plan import read_plan
 from spinedose.dicom.structures import read_structures
 from spinedose.errors import InvalidInput
@@ -87,6 +89,7 @@ def gather(
         See `read_plan` and `read_ct`.
     """
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     if folder is not None and not (isinstance(plan, Plan) and ct is not None):
         given: list[Kind] = []
         given += ["ct"] if ct is not None else []
@@ -99,7 +102,7 @@ def gather(
                 "Give the plan's label or file, or all objects",
             )
         case = find_case(folder, plan=plan, given=given)
-        plan, notes = case.plan, case.notes
+        plan, notes, unread = case.plan, case.notes, case.unread
         ct = case.ct if ct is None else ct
         structures = case.structures if structures is None else structures
         dose = case.doses or None if dose is None else dose
@@ -125,7 +128,8 @@ def gather(
         dose, more = planned_of([dose], plan)
         notes += more
     if not isinstance(ct, CtImage):
-        image = read_ct(ct, missing_slices=missing_slices, patient_position=patient_position)
+        with telling(unread):
+            image = read_ct(ct, missing_slices=missing_slices, patient_position=patient_position)
         files.append(_hashed_series(ct))
         ct = image
     return Inputs(plan, ct, structures, dose, tuple(files), notes)
@@ -134,42 +138,72 @@ def gather(
 def planned_of(doses: Sequence[PlannedDose], plan: Plan) -> tuple[PlannedDose | None, tuple[str, ...]]:
     """The planned dose of all fractions from what was exported, and what was done to it.
 
-    One dose of the plan stands for itself, that of a fraction is multiplied, those of beams are added up on their
-    common voxels.
+    A dose of the plan or of its fraction group stands for itself, that of one session is multiplied
+    (`spinedose.check.sessions`), those of beams are added up on their common voxels.
     """
-    notes: list[str] = []
-    wanted = {beam.number for beam in plan.beams}
-    if len(doses) == 1 and doses[0].summation in ("PLAN", ""):
-        return doses[0], ()
-    if len(doses) == 1 and doses[0].summation == "FRACTION":
-        one = doses[0]
-        if plan.fractions > 1:
-            notes.append(f"The planned dose is that of one fraction; it was multiplied by {plan.fractions}.")
-        return replace(one, dose=_scaled(one.dose, plan.fractions), summation="PLAN"), tuple(notes)
-    strange = sorted({dose.summation or "unknown" for dose in doses if dose.summation != "BEAM"})
+    if len(doses) == 1 and not doses[0].summation.startswith("BEAM"):
+        return of_all_fractions(doses[0], plan)
+    kinds = {dose.summation for dose in doses}
+    strange = sorted(kind or "unknown" for kind in kinds if not kind.startswith("BEAM"))
     if strange:
         raise InvalidInput(
             f"There are {len(doses)} planned doses, some of type {', '.join(strange)}",
             "only doses of single beams can be added up",
             "Give one dose of the plan, or those of its beams",
         )
-    used: dict[tuple[int, ...], PlannedDose] = {}
+    if len(kinds) > 1:
+        raise InvalidInput(
+            "Some planned doses are of type BEAM, others of type BEAM_SESSION",
+            "those of all fractions and of one session cannot be added up",
+            "Give those of one type",
+        )
+    parts, notes = _doses_of_beams(doses, {beam.number for beam in plan.beams})
+    if not parts:
+        return None, notes
+    total, more = of_all_fractions(_sum_of(parts, plan), plan)
+    return total, (*notes, _in_words(total, len(parts)), *more)
+
+
+def _doses_of_beams(
+    doses: Sequence[PlannedDose], wanted: AbstractSet[int]
+) -> tuple[list[PlannedDose], tuple[str, ...]]:
+    """Doses of beams that are computed, and what is said of the others."""
+    used: list[PlannedDose] = []
+    notes: list[str] = []
     for dose in doses:
-        if not dose.values_are_positive:
+        if not dose.beam_numbers:
+            notes.append("A planned dose of beams was left out: its file does not say of which beams it is.")
+        elif not dose.values_are_positive:
             notes.append(f"A planned dose of beam {_listed(dose.beam_numbers)} is zero everywhere; it was left out.")
         elif not wanted & set(dose.beam_numbers):
             notes.append(f"The planned dose of beam {_listed(dose.beam_numbers)} was left out: it is not computed.")
-        elif dose.beam_numbers in used:
+        else:
+            _refuse_twice(dose, used)
+            used.append(dose)
+    return used, tuple(notes)
+
+
+def _refuse_twice(dose: PlannedDose, others: Sequence[PlannedDose]) -> None:
+    """Refuse a dose of beams that another one has, too: a beam would count twice."""
+    for other in others:
+        shared = sorted(set(dose.beam_numbers) & set(other.beam_numbers))
+        if set(dose.beam_numbers) == set(other.beam_numbers):
             raise InvalidInput(
-                f"There are two planned doses of beam {_listed(dose.beam_numbers)}",
+                f"There are two planned doses of beam {_listed(shared)}",
                 "which one counts is not clear",
                 "Leave one out",
             )
-        else:
-            used[dose.beam_numbers] = dose
-    if not used:
-        return None, tuple(notes)
-    parts = list(used.values())
+        if shared:
+            raise InvalidInput(
+                f"The planned doses of beams {_listed(other.beam_numbers)} and of beams {_listed(dose.beam_numbers)} "
+                f"share beam {_listed(shared)}",
+                "it would be added up twice",
+                "Give doses of single beams, or one of the plan",
+            )
+
+
+def _sum_of(parts: Sequence[PlannedDose], plan: Plan) -> PlannedDose:
+    """The sum of doses of beams."""
     first = parts[0]
     if not all(part.grid.is_close_to(first.grid) for part in parts):
         raise InvalidInput(
@@ -180,28 +214,26 @@ def planned_of(doses: Sequence[PlannedDose], plan: Plan) -> tuple[PlannedDose | 
     total = np.zeros(first.grid.shape)
     for part in parts:
         total += part.dose.values
-    numbers = tuple(sorted({number for part in parts for number in part.beam_numbers}))
-    notes.append(f"The planned dose is the sum of those of {len(parts)} beam(s): {_listed(numbers)}.")
-    warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
-    uid = " ".join(part.uid for part in parts)
-    whose = next((p.identity for p in parts if p.identity.differs_from(plan.identity)), first.identity)
+    corrections = {part.heterogeneity for part in parts}
     return replace(
         first,
         dose=Volume(first.grid, total.astype(np.float32)),
-        summation="BEAM",
-        beam_numbers=numbers,
-        uid=uid,
-        warnings=warnings,
-        identity=whose,
-    ), tuple(notes)
+        beam_numbers=tuple(sorted({number for part in parts for number in part.beam_numbers})),
+        uid=" ".join(part.uid for part in parts),
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+        identity=next((p.identity for p in parts if p.identity.differs_from(plan.identity)), first.identity),
+        heterogeneity=first.heterogeneity if len(corrections) == 1 else (),
+    )
 
 
-def _scaled(volume: Volume, factor: float) -> Volume:
-    return Volume(volume.grid, (volume.values * np.float32(factor)).astype(np.float32))
+def _in_words(total: PlannedDose, count: int) -> str:
+    """What the planned dose was made of."""
+    whose = f"beam{'s' if len(total.beam_numbers) > 1 else ''} {_listed(total.beam_numbers)}"
+    return f"The planned dose is {'that' if count == 1 else f'the sum of {count} doses,'} of {whose}."
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "unknown"
+    return ", ".join(map(str, numbers))
 
 
 def hashed(kind: Literal["RTPLAN", "RTSTRUCT", "RTDOSE", "LOG"], path: Path) -> InputFile:

@@ -45,6 +45,9 @@ from spinedose.protocol import AlphaBeta
 from spinedose.result import Dose
 from spinedose.structures import Structure, StructureSet, bounds_cm, mask
 
+NO_CONTOURS = "it has no contours"
+"""Why a structure has no numbers that nobody drew."""
+
 MEASURED_ROLES = ("target", "cord", "organ")
 """Roles of structures that have histograms and metrics."""
 
@@ -134,7 +137,7 @@ def histogram(dose: Volume, structure: Structure) -> tuple[Dvh | None, str]:
 def histograms(doses: Sequence[Volume], structure: Structure) -> list[tuple[Dvh | None, str]]:
     """Histograms of several doses in a structure, which is cut into cells once; or why there is none."""
     if not structure.contours_cm:
-        return [(None, "it has no contours")] * len(doses)
+        return [(None, NO_CONTOURS)] * len(doses)
     found: list[tuple[Dvh | None, str]] = []
     try:
         cells = cells_of(structure)
@@ -177,7 +180,7 @@ def _structure(
 ) -> StructureFound:
     facts = (structure.name, structure.type, role, structure.color)
     if role not in MEASURED_ROLES or not structure.contours_cm:
-        return StructureFound(*facts, math.nan, None, None, (), "" if structure.contours_cm else "it has no contours")
+        return StructureFound(*facts, math.nan, None, None, (), "" if structure.contours_cm else NO_CONTOURS)
     both = histograms([result.volume, *([planned.dose] if planned is not None else [])], structure)
     (ours, why_not), (theirs, why_not_theirs) = both[0], both[1] if planned is not None else (None, "")
     doubts = [f"recalculated: {why_not}" if why_not else "", f"planned: {why_not_theirs}" if why_not_theirs else ""]

@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 """Version of the JSON; it changes when a reader of the old form would be misled or would fail."""
 
+NO_TARGET = ("no_target", "no_structures")
+"""Findings that say that no target was judged."""
+
+UNJUDGED = (*NO_TARGET, "structure_not_judged")
+"""Findings that say that less was judged than the plan is about; "within" is not said without them."""
+
+NAMES_SHOWN = 3
+"""Names of structures in the line with the verdict."""
+
 Verdict = Literal["within", "outside", "not compared"]
 Severity = Literal["information", "attention", "problem"]
 Role = Literal["target", "cord", "organ", "body", "support", "other"]
@@ -526,6 +535,14 @@ class Check:
     def __post_init__(self) -> None:
         assert self.verdict in ("within", "outside", "not compared") and self.reasons
         assert self.planned is None or self.judgement is not None, "a planned dose is judged"
+
+    @property
+    def unjudged(self) -> str:
+        """Targets and cords of which nothing was judged, to end a sentence with; empty where there are none."""
+        said = ["no target was judged"] if any(one.code in NO_TARGET for one in self.findings) else []
+        names = [f"'{one.structure}'" for one in self.findings if one.code == "structure_not_judged"]
+        shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN))
+        return " and ".join([*said, f"nothing was judged of {shown}"] if names else said)
 
     @property
     def plan(self) -> Plan:

@@ -40,7 +40,23 @@ ROUNDS = 3
 """Steps of the fit; a shift of a few millimetres is found in two."""
 
 WHOLE_NUMBER = 0.12
-"""A ratio of the doses this near to the number of fractions, or its inverse, is taken for it."""
+"""A ratio of the doses this near to the number of fractions, or its inverse, is taken for it, where the doses are alike
+but for that (`ALIKE`)."""
+
+OTHER_NUMBER = 0.05
+"""A ratio this near to a whole number, or its inverse, is taken for that of two numbers of fractions: any number can be
+meant here, and two engines agree better than that (house default)."""
+
+ALIKE = 0.03
+"""When not more than this is left after a factor, root mean square in shares of the maximum, doses are alike but for it
+(house default). Two real plans of other engines left 0.01 and 0.03, voxels of 6 instead of 3 mm 0.024, an arc of two
+that was missing 0.05."""
+
+MOST_FRACTIONS = 60
+"""No course has more: two fractions a day for six weeks."""
+
+CGY_IN_GY = 100
+"""A ratio that tells units rather than fractions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +174,13 @@ def explain(
 
     `are_voxels_coarse` says that the recalculated dose has coarser voxels than its gradients ask for.
     """
-    ratio = pattern.factor
-    for wrong, words in ((1.0 / fractions, f"1/{fractions}"), (float(fractions), f"{fractions} times")):
-        if fractions > 1 and abs(ratio / wrong - 1) < WHOLE_NUMBER:
-            text = (
-                f"The recalculated dose is {words} of the planned one, which is the number of fractions: one dose may "
-                "be that of a fraction, the other that of the plan."
-            )
-            yield Finding("fractions_factor", "problem", text)
-            return
+    wrong = _of_fractions(pattern, fractions)
+    if wrong:
+        yield Finding("fractions_factor", "problem", wrong)
+        return
     if not pattern.is_worth_a_word:
         return
-    percent = 100 * (ratio - 1)
+    percent = 100 * (pattern.factor - 1)
     size = float(np.linalg.norm(pattern.shift_cm))
     after_factor, after_shift = pattern.rms_after_factor_percent, pattern.rms_after_shift_percent
     if pattern.explained(min(after_factor, after_shift)):
@@ -200,6 +211,36 @@ def explain(
             f"({percent:+.1f} %) nor a shift ({MM_PER_CM * size:.1f} mm) explains it. {why}",
         )
     yield from _where(gammas)
+
+
+def _of_fractions(pattern: Pattern, fractions: int) -> str:
+    """The difference as one of numbers of fractions, in a sentence; empty when that does not explain it."""
+    if pattern.rms_after_factor_percent > 100 * ALIKE or not pattern.explained(pattern.rms_after_factor_percent):
+        return ""
+    ratio = pattern.factor
+    for wrong, words in ((1.0 / fractions, f"1/{fractions} of"), (float(fractions), f"{fractions} times")):
+        if fractions > 1 and abs(ratio / wrong - 1) < WHOLE_NUMBER:
+            return (
+                f"The recalculated dose is {words} the planned one, which is the number of fractions: one dose may "
+                "be that of a fraction, the other that of the plan."
+            )
+    return _of_other_number(ratio, fractions)
+
+
+def _of_other_number(ratio: float, fractions: int) -> str:
+    """A ratio that is a whole number, or one's inverse, as that of two numbers of fractions or of two units."""
+    large = max(ratio, 1 / ratio)
+    times = round(large)
+    if times == 1 or abs(large / times - 1) > OTHER_NUMBER:
+        return ""
+    alike = f"The recalculated dose is {f'{times} times' if ratio > 1 else f'1/{times} of'} the planned one, and alike"
+    if times == CGY_IN_GY:
+        return f"{alike} but for that: is one of them in cGy?"
+    other = fractions / times if ratio > 1 else fractions * times
+    if other != int(other) or other > MOST_FRACTIONS:
+        return ""
+    count = f"{other:.0f} fraction{'s' * (other > 1)}"
+    return f"{alike} but for that: was it planned for {count} instead of {fractions}?"
 
 
 def _shifted(pattern: Pattern, size: float, after: float, more: str) -> Finding:

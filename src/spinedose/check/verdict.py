@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spinedose.check.inputs import Inputs
-from spinedose.check.outcome import Finding, Prescription, Verdict
+from spinedose.check.outcome import UNJUDGED, Finding, Prescription, Verdict
 from spinedose.criteria import Judged, Judgement
 from spinedose.machine import Machine
 from spinedose.nested import FineBox
 from spinedose.result import Dose
 
-EXPLAINING = ("likely_cause", "scaled", "shifted")
-"""Findings that say in one sentence what kind of difference there is; the first of them stands before the criteria that
-are missed because of it."""
+EXPLAINING = ("beams_not_in_group", "likely_cause", "scaled", "shifted", "dose_without_heterogeneity")
+"""Findings that say in one sentence what makes the doses differ, or in which way; the first of them stands before the
+criteria that are missed because of it."""
 
 COARSE = "voxels_coarse"
 """The finding that our own voxels may make a difference; it stands before all that blames the plan for it."""
@@ -25,7 +25,8 @@ def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tupl
     """The verdict, and its reasons in sentences, the worst first.
 
     Without a planned dose (the finding `no_planned_dose`) only points of beams can have been judged: one of them
-    outside is "outside", all of them within are no more than "not compared".
+    outside is "outside", all of them within are no more than "not compared". "Within" is said of the numbers, and what
+    was not judged (`UNJUDGED`) before it.
     """
     problems = [one.text for one in findings if one.severity == "problem"]
     missing = [one.text for one in findings if one.code == "no_planned_dose"]
@@ -44,7 +45,7 @@ def verdict_of(judgement: Judgement | None, findings: Sequence[Finding]) -> tupl
         explained = [kinds[code] for code in EXPLAINING if code in kinds][:1]
         coarse = [one.text for one in findings if one.code == COARSE and failed]
         return "outside", (*problems, *coarse, *explained, *(sentence(one) for one in failed), *missing)
-    return "within", (all_within,)
+    return "within", (*(one.text for one in findings if one.code in UNJUDGED), all_within)
 
 
 def _gravity(one: Judged) -> tuple[int, bool, bool, float]:

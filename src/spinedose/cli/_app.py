@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,6 +23,10 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
+FAILED = 70
+"""Exit code after an error that nobody foresaw: EX_SOFTWARE of sysexits.h. 1 would read as a verdict."""
+
+
 class _Commands(TyperGroup):
     """The commands; wrong arguments are told in one line, as all other errors are."""
 
@@ -32,9 +37,14 @@ class _Commands(TyperGroup):
         try:
             code = super().main(*args, **options)
         except Exception as error:
-            message = error.format_message() if hasattr(error, "format_message") else ""
-            if not ends_process or not message:
+            if not ends_process:
                 raise
+            message = error.format_message() if hasattr(error, "format_message") else ""
+            if isinstance(error, typer.Abort):
+                sys.exit(INTERRUPTED)
+            if not message:
+                tell_unexpected(error)
+                sys.exit(FAILED)
             if "\n" in message and hasattr(error, "show"):  # the help, where nothing was asked
                 error.show()
             else:
@@ -43,6 +53,17 @@ class _Commands(TyperGroup):
         if ends_process:
             sys.exit(code or 0)
         return code
+
+
+def tell_unexpected(error: Exception) -> None:
+    """The traceback of an error that nobody foresaw, and after it a line that says what to do with it."""
+    traceback.print_exception(error)
+    what = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+    typer.echo(
+        f"spinedose {__version__} failed unexpectedly ({what}). This is an error in spinedose: please report "
+        "it, with the lines above.",
+        err=True,
+    )
 
 
 def _usage_error(message: str, context: Any) -> str:

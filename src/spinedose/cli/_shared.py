@@ -6,13 +6,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from spinedose._files import expect_replaceable
 from spinedose.errors import InvalidInput
 from spinedose.units import CM_PER_MM
 
@@ -184,12 +185,17 @@ def check_spacing(spacing_mm: float) -> None:
         )
 
 
-def check_target(path: Path, *, force: bool, inputs: list[Path]) -> None:
-    """Refuse, before the computation, a file that could not be written after it."""
+def check_target(path: Path, *, force: bool, inputs: list[Path], outputs: Sequence[Path] = ()) -> None:
+    """Refuse, before the computation, a file that could not be written after it; `outputs` are the others."""
     if path.is_dir():
         raise InvalidInput(f"The output '{path}' is a folder", "a file is written", "Give it a file name")
+    expect_replaceable(path)
     if any(path.resolve() == other.resolve() for other in inputs):
-        raise InvalidInput(f"The output '{path}' is named twice", "a file would be lost", "Choose another name")
+        raise InvalidInput(f"The output '{path}' is one of the inputs", "it would be lost", "Choose another name")
+    if any(path.resolve() == other.resolve() for other in outputs):
+        raise InvalidInput(
+            f"The output '{path}' is named twice", "one file would take the place of the other", "Choose another name"
+        )
     if path.exists() and not force:
         raise InvalidInput(
             f"The output '{path}' exists", "it would be lost", "Choose another name, or overwrite with --force"
@@ -236,6 +242,7 @@ def check_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it, so that it is complete or not there."""
+    expect_replaceable(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.write_text(text + "\n", encoding="utf-8")

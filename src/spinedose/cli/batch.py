@@ -44,7 +44,7 @@ def batch(
     Every result is a file; what is there is not computed again, so that a run which was interrupted or killed goes on
     where it was. The exit code is 1 when a scenario has no result at the end.
     """
-    from spinedose.batch import open_client, read_study_file, run, visible_devices, write_tables
+    from spinedose.batch import open_client, read_study_file, run, write_tables
     from spinedose.batch import status as status_of
 
     asked = read_study_file(study)
@@ -57,7 +57,7 @@ def batch(
         return
     output = asked.asked.output.absolute()
     check_folder(next(place for place in (output, *output.parents) if place.exists()))
-    devices = () if scheduler else visible_devices(asked.backend)
+    devices = () if scheduler else _devices(asked.backend)
     with (
         open_client(workers=workers, scheduler=scheduler, devices=devices) as client,
         _bar(wanted=not quiet) as watch,
@@ -70,6 +70,17 @@ def batch(
         typer.echo(NOT_CLINICAL)
     if not standing.is_complete:
         raise typer.Exit(1)
+
+
+def _devices(backend: str) -> tuple[str, ...]:
+    """GPUs for the workers; where there are none for what the study file asks for, its key is named."""
+    from spinedose.batch import visible_devices
+    from spinedose.errors import BackendUnavailable
+
+    try:
+        return visible_devices(backend)
+    except BackendUnavailable as error:
+        raise BackendUnavailable(error.problem, error.why, f"{error.advice} as 'backend' in [settings]") from None
 
 
 def _show(study: StudyFile, standing: Standing, table: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from spinedose._files import expect_replaceable
 from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
 from spinedose.cli._shared import (
     BackendOption,
@@ -181,7 +182,8 @@ def check(
     if target is not None:
         _check_places(target, force=force)
     if json is not None and not to_screen:
-        check_target(Path(json), force=force, inputs=[path for path in (structures, *(dose or [])) if path is not None])
+        named = (structures, None if plan is None else Path(plan), *(dose or []))
+        check_target(Path(json), force=force, inputs=[path for path in named if path is not None])
     with progress_bar(wanted=not quiet) as report:
         found = _conduct(
             folder,
@@ -238,6 +240,8 @@ def _conduct(folder: Path | None, **arguments: Any) -> Check:
 
 def _logs(texts: list[str]) -> Any:
     """Log files as `spinedose.check` takes them, from `LOGS` or `2=Tlog.bin`."""
+    if not all(text.strip() for text in texts):
+        raise InvalidInput('--logs "" names nothing', "a folder or a file is asked for", "Name it, or leave --logs out")
     beam = re.compile(r"(\d+)=(.+)")
     named = [beam.fullmatch(text) for text in texts]
     if not any(named):
@@ -263,6 +267,8 @@ def _check_places(folder: Path, *, force: bool) -> None:
     """Refuse, before anything is computed, a folder that could not take the files."""
     if folder.exists() and not folder.is_dir():
         raise InvalidInput(f"The output folder '{folder}' is a file", "a folder is needed", "Choose another name")
+    for name in FILES:
+        expect_replaceable(folder / name)
     there = [name for name in FILES if (folder / name).exists()]
     if there and not force:
         raise InvalidInput(
@@ -329,16 +335,17 @@ def _headline(found: Check) -> str:
         against = f"held against its dose at {points} only, within limits" if count else "held against nothing"
         return f"NOT COMPARED: {label} was computed, and {against}."
     if found.verdict == "within":
-        return f"WITHIN: {label} keeps all {count} criteria."
+        return f"WITHIN: {label} keeps all {count} criteria{f', but {found.unjudged}' if found.unjudged else ''}."
     levels = [one.level for one in found.judgement.judged] if found.judgement is not None else []
     unjudged = levels.count("not judged")
     missed = count - levels.count("within") - unjudged
     problems = sum(one.severity == "problem" for one in found.findings)
     said = [f"misses {missed} of {count} criteria"] if missed else []
-    said += [f"{unjudged} of {count} criteria could not be judged"] if unjudged else []
+    said += [f"cannot be judged by {unjudged} of {count} criteria"] if unjudged else []
     said += [f"{problems} finding{' is a problem' if problems == 1 else 's are problems'}"] if problems else []
     kept = "" if missed or unjudged else f"keeps all {count} criteria, but "
-    return f"OUTSIDE: {label} {kept}{', and '.join(said)}."
+    end = f"; {found.unjudged}" if found.unjudged else ""
+    return f"OUTSIDE: {label} {kept}{', and '.join(said)}{end}."
 
 
 MOST_REASONS = 12

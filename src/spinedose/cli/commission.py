@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spinedose._files import expect_replaceable
 from spinedose._version import __version__
 from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
 from spinedose.cli._shared import NO_PICTURES, check_folder, progress_bar, show_warnings
@@ -246,9 +247,29 @@ def _curves(job: _Job) -> tuple[tuple[Curve, ...], tuple[Curve, ...], tuple[str,
 
     used = chosen(is_apart, False)
     if not used:
-        raise InvalidInput("No curve is left", "all were left out, or none can be used", "Leave out less")
+        raise _of_no_curve(job, tuple(findings.values()))
     apart = chosen(lambda scan: not is_apart(scan), True) if job.left_out else ()
     return used, apart, tuple(_findings(tuple(findings.values())))
+
+
+MOST_REASONS = 3
+"""Curves that cannot be used of which the reasons are told."""
+
+
+def _of_no_curve(job: _Job, findings: tuple[Finding, ...]) -> InvalidInput:
+    """Why there is nothing to fit or to judge."""
+    unused = [
+        ", ".join(filter(None, (f"{finding.curve}: {finding.problem}", finding.why)))
+        for finding in findings
+        if finding.code == "not_used"
+    ]
+    if not unused:
+        return InvalidInput("No curve is left", "all were left out", "Leave out less")
+    more = [f"and {len(unused) - MOST_REASONS} more"] if len(unused) > MOST_REASONS else []
+    others = " that was not left out" if job.left_out else ""
+    return InvalidInput(
+        f"No curve{others} can be used", "; ".join([*unused[:MOST_REASONS], *more]), "Correct the measurements"
+    )
 
 
 def _fit(job: _Job, start: Path, report: Callable[[str, float], None]) -> _Done:
@@ -543,13 +564,17 @@ def _check_machine_folder(
         raise InvalidInput(f"The output folder '{folder}' is a file", "a folder is needed", "Choose another name")
     targets = [folder / f"{name}.html"] if is_check else [folder / f"{name}.toml", folder / f"{name}_report.html"]
     for target in targets:
+        expect_replaceable(target)
         if target.exists() and not force:
             raise InvalidInput(
                 f"The output '{target}' exists", "it would be lost", "Choose another folder, or overwrite with --force"
             )
         if any(target.resolve() == path.resolve() for path in data):
-            raise InvalidInput(f"The output '{target}' is named twice", "a file would be lost", "Choose another folder")
+            raise InvalidInput(
+                f"The output '{target}' is one of the inputs", "it would be lost", "Choose another folder"
+            )
     there = folder / "machine.toml"
+    expect_replaceable(there)
     if not is_check and there.exists() and there.read_bytes() != (start / "machine.toml").read_bytes():
         raise InvalidInput(
             f"The output folder '{folder}' holds another machine",

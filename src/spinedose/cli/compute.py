@@ -108,7 +108,7 @@ def dose(
     check_spacing(spacing_mm)
     check_target(output, force=force, inputs=given)
     if json is not None:
-        check_target(json, force=force, inputs=[*given, output])
+        check_target(json, force=force, inputs=given, outputs=[output])
     if beam_folder is not None:
         check_target_folder(beam_folder, force=force)
     with progress_bar(wanted=not quiet) as report:

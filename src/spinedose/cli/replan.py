@@ -36,7 +36,7 @@ from spinedose.cli._shared import (
     show_warnings,
 )
 from spinedose.errors import InvalidInput
-from spinedose.units import CM_PER_MM
+from spinedose.units import CM_PER_MM, MM_PER_CM
 
 if TYPE_CHECKING:
     from spinedose.scenarios import Outcome, Scenario, Summary
@@ -134,10 +134,12 @@ def replan(
     assignments = tuple(assignment(text) for text in material or ())
     couch_top, couch_surface_mm = couch_and_surface(couch)
     names = chosen_structures(chosen or [])
-    shifts, turns = _amounts(shifts_mm, "shifts"), _amounts(turns_deg, "turns")
+    shifts, turns = _amounts(shifts_mm, "--shifts-mm", "mm"), _amounts(turns_deg, "--turns-deg", "degrees")
     check_spacing(spacing_mm)
     if random < 0:
         raise InvalidInput(f"--random {random} cannot be used", "it counts treatments", "Give a number from 1")
+    sizes = (systematic_mm, random_mm, systematic_deg, random_deg)
+    _prove_sizes(*sizes)
     if not (shifts or turns or random or scenarios):
         raise InvalidInput(
             "Nothing is different from the plan", "there is nothing to compute", "Give --shifts-mm 1,2 for instance"
@@ -162,7 +164,6 @@ def replan(
             missing_slices=missing_slices,
         )
         assert inputs.structures is not None
-        sizes = (systematic_mm, random_mm, systematic_deg, random_deg)
         wanted = _scenarios(shifts, turns, random, seed, sizes, scenarios, inputs.plan.fractions)
         study = Study(
             inputs.plan,
@@ -200,17 +201,41 @@ def replan(
     show_warnings((*outcomes[0].warnings, *_usual(random, sizes), *_of_scenarios(outcomes)))
 
 
-def _amounts(text: str | None, what: str) -> tuple[float, ...]:
+def _amounts(text: str | None, option: str, unit: str) -> tuple[float, ...]:
     """Positive numbers from `1,2`."""
+    from spinedose.setup import MOST_CM, MOST_DEG
+
+    most = MM_PER_CM * MOST_CM if unit == "mm" else MOST_DEG
     try:
         found = tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError:
         found = (math.nan,)
     if not all(math.isfinite(value) and value > 0 for value in found):
         raise InvalidInput(
-            f"The {what} '{text}' cannot be understood", "they are positive numbers, each taken both ways", "Write 1,2"
+            f"{option} '{text}' cannot be understood",
+            "it takes positive numbers, each both ways",
+            f"Write {option} 1,2",
+        )
+    if max(found, default=0.0) > most:
+        raise InvalidInput(
+            f"{option} {max(found):g} cannot be used", f"up to {most:g} {unit} either way can be meant", "Correct it"
         )
     return found
+
+
+def _prove_sizes(systematic_mm: float, random_mm: float, systematic_deg: float, random_deg: float) -> None:
+    """Refuse standard deviations of setup errors that cannot be meant."""
+    from spinedose.scenarios.sampling import MOST_ERROR_CM, MOST_ERROR_DEG
+
+    for option, value, most, unit in (
+        ("--systematic-mm", systematic_mm, MM_PER_CM * MOST_ERROR_CM, "mm"),
+        ("--random-mm", random_mm, MM_PER_CM * MOST_ERROR_CM, "mm"),
+        ("--systematic-deg", systematic_deg, MOST_ERROR_DEG, "degrees"),
+        ("--random-deg", random_deg, MOST_ERROR_DEG, "degrees"),
+    ):
+        if not 0 <= value <= most:  # also when it is not a number
+            why = f"a standard deviation is 0 to {most:g} {unit}"
+            raise InvalidInput(f"{option} {value:g} cannot be used", why, "Correct it")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

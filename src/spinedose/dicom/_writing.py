@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from spinedose._files import expect_replaceable
 from spinedose._version import __version__
 from spinedose.dicom._reading import PathLike, open_dicom, quiet_pydicom
 from spinedose.errors import InvalidInput, UnreadableFile
@@ -178,9 +179,10 @@ def save_aside(dataset: Dataset, path: PathLike) -> Path:
     Raises
     ------
     InvalidInput
-        If it cannot be written; nothing is left behind then.
+        If it cannot be written, or is a device or a pipe; nothing is left behind then.
     """
     path = Path(path)
+    expect_replaceable(path)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with quiet_pydicom(), aside.open("xb") as file:

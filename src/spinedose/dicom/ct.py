@@ -21,7 +21,7 @@ from spinedose.dicom._writing import decimal, decimals, new_dataset, new_uid, sa
 from spinedose.errors import InvalidInput, SpinedoseError, UnreadableFile, UnsupportedPlan
 from spinedose.geometry import PATIENT_POSITIONS
 from spinedose.grid import Grid, Volume
-from spinedose.identity import Identity
+from spinedose.identity import Identity, is_other_id
 from spinedose.units import MM_PER_CM
 
 POSITION_TOLERANCE_MM = 0.02
@@ -259,13 +259,17 @@ def _orientation(item: Item) -> tuple[tuple[int, int, int], tuple[int, int]]:
 
 
 def _prove_one_series(slices: list[_Slice]) -> None:
-    """All slices must belong together; the first difference found is told with the files on both sides."""
+    """All slices must belong together; the first difference found is told with the files on both sides.
+
+    Pixel spacings are written as decimal strings, and some writers round them anew on each slice: they may differ as
+    long as no pixel moves by more than positions may.
+    """
+    _prove_one_patient(slices)
     for what, of in (
         ("series", lambda s: s.series_uid),
         ("frames of reference", lambda s: s.frame_of_reference_uid),
         ("patient positions", lambda s: s.patient_position),
         ("matrix sizes (rows, columns)", lambda s: s.shape),
-        ("pixel spacings (mm)", lambda s: s.spacing_mm),
         ("image orientations", lambda s: (s.axes, s.signs)),
     ):
         groups: dict[object, list[str]] = {}
@@ -279,6 +283,13 @@ def _prove_one_series(slices: list[_Slice]) -> None:
             raise InvalidInput(f"The folder mixes {len(groups)} {what}", text, "Leave only one series in it")
     first = slices[0]
     for one in slices:
+        wide = np.abs(np.subtract(one.spacing_mm, first.spacing_mm)) * first.shape
+        if wide.max() > POSITION_TOLERANCE_MM:
+            raise InvalidInput(
+                f"CT slice '{one.path.name}' has a pixel spacing of {_by(one.spacing_mm)} mm",
+                f"that of '{first.path.name}' is {_by(first.spacing_mm)} mm",
+                "Leave only one series in the folder",
+            )
         for axis in first.axes[:2]:
             shift = one.origin_mm[axis] - first.origin_mm[axis]
             if abs(shift) > POSITION_TOLERANCE_MM:
@@ -287,6 +298,29 @@ def _prove_one_series(slices: list[_Slice]) -> None:
                     f"against '{first.path.name}', as with a tilted gantry",
                     "Reconstruct or resample the CT parallel to the patient axes",
                 )
+
+
+def _by(lengths_mm: tuple[float, float]) -> str:
+    """Two lengths in words, with all their digits."""
+    return f"{lengths_mm[0]:.9g} x {lengths_mm[1]:.9g}"
+
+
+def _prove_one_patient(slices: list[_Slice]) -> None:
+    """No slice is of another patient by its ID; one without an ID belongs to anybody. IDs are never told."""
+    known = [one for one in slices if one.identity.patient_id.strip()]
+    odd = [one for one in known if is_other_id(one.identity.patient_id, known[0].identity.patient_id)]
+    if not odd:
+        return
+    most, few = known[0], odd
+    if 2 * len(odd) > len(known):  # the first one is the stranger
+        most = odd[0]
+        few = [one for one in known if is_other_id(one.identity.patient_id, most.identity.patient_id)]
+    raise InvalidInput(
+        f"{len(few)} CT slice(s), '{few[0].path.name}'{' ...' if len(few) > 1 else ''}, are of another patient than"
+        f" '{most.path.name}'",
+        "the patient IDs differ",
+        "Leave only one patient's series in the folder, or correct the IDs",
+    )
 
 
 def _lattice(slices: list[_Slice], missing_slices: str) -> list[int]:

@@ -26,8 +26,14 @@ from spinedose.identity import Identity
 from spinedose.plan import Plan
 from spinedose.units import CM_PER_MM, MM_PER_CM
 
-SUMMATIONS = ("PLAN", "BEAM", "FRACTION")
-"""Dose summation types that are read and compared; brachytherapy, sessions and several plans are not."""
+SUMMATIONS = ("PLAN", "BEAM", "FRACTION", "FRACTION_SESSION", "BEAM_SESSION")
+"""Dose summation types that are read and compared; brachytherapy, control points and several plans are not."""
+
+WRITTEN = ("PLAN", "BEAM", "FRACTION")
+"""Dose summation types that are written: doses of all fractions."""
+
+HIGHEST_DOSE_GY = 1e4
+"""Above this a dose is damaged: a course of radiotherapy has 0.1 kGy, and cGy taken for Gy are still below."""
 
 AXIS_TOLERANCE = 1e-4
 """A direction cosine nearer than this to 0 or 1 is taken as such (1e-4 turns a 50 cm grid by 0.05 mm)."""
@@ -47,10 +53,11 @@ class PlannedDose:
     dose : Volume
         Dose [Gy], float32, in rising axes.
     summation : str
-        PLAN (all fractions of the plan), FRACTION (one fraction) or BEAM (one or more beams); empty when the file
+        PLAN (the whole plan), FRACTION (a fraction group) or BEAM (one or more beams), all of the entire delivery,
+        which is all fractions; FRACTION_SESSION or BEAM_SESSION of a single one (PS3.3 C.8.8.3). Empty when the file
         does not say.
     beam_numbers : tuple of int
-        Beams that the dose belongs to, for summation BEAM.
+        Beams that the dose belongs to, for summations BEAM and BEAM_SESSION; none when the file does not say.
     uid, plan_uid, structure_set_uid, frame_of_reference_uid : str
         SOP Instance UIDs of the dose, its plan and its structure set, and its frame of reference; empty when absent.
     description : str
@@ -61,6 +68,12 @@ class PlannedDose:
         What the reader of a comparison must know.
     identity : Identity
         Patient and study.
+    heterogeneity : tuple of str
+        What the densities were in the planning system: IMAGE, ROI_OVERRIDE, WATER (Tissue Heterogeneity Correction);
+        empty when the file does not say.
+    multiplied : str
+        A sentence that says by what the stored dose was multiplied to be that of all fractions, and why; empty when it
+        was not.
     """
 
     dose: Volume
@@ -74,6 +87,8 @@ class PlannedDose:
     warnings: tuple[str, ...] = ()
     system: str = ""
     identity: Identity = field(default_factory=Identity, repr=False)
+    heterogeneity: tuple[str, ...] = ()
+    multiplied: str = ""
 
     def __repr__(self) -> str:
         maximum = float(self.dose.values.max())
@@ -108,7 +123,8 @@ def read_dose(path: PathLike) -> PlannedDose:
     UnreadableFile
         If the file is not a readable RTDOSE.
     InvalidInput
-        If it is not a physical dose in Gy, has oblique or unevenly spaced frames, or contradicts itself.
+        If it is not a physical dose in Gy, has oblique or unevenly spaced frames, doses beyond reason, or contradicts
+        itself.
     """
     dataset = open_dicom(path)
     expect_modality(dataset, path, "RTDOSE")
@@ -139,6 +155,13 @@ def read_dose(path: PathLike) -> PlannedDose:
     scaling = file.number("DoseGridScaling")
     if scaling <= 0:
         raise InvalidInput(f"{file.name} has a dose grid scaling of {scaling}", "doses would vanish", "Export it again")
+    highest = float(raw.max()) * scaling
+    if not highest <= HIGHEST_DOSE_GY:
+        raise InvalidInput(
+            f"{file.name} has a maximum of {highest:.3g} Gy",
+            f"no treatment has more than {HIGHEST_DOSE_GY:g} Gy; its dose grid scaling is {scaling:g}",
+            "Export it again",
+        )
     values = np.transpose(raw, order)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     dose = Volume(grid, np.ascontiguousarray(values * scaling, dtype=np.float32))
     if not raw.any():
@@ -152,7 +175,7 @@ def read_dose(path: PathLike) -> PlannedDose:
     return PlannedDose(
         dose,
         summation=summation,
-        beam_numbers=tuple(beams),
+        beam_numbers=tuple(dict.fromkeys(beams)),
         uid=file.text("SOPInstanceUID", default=""),
         plan_uid=plans[0].text("ReferencedSOPInstanceUID", default="") if plans else "",
         structure_set_uid=sets[0].text("ReferencedSOPInstanceUID", default="") if sets else "",
@@ -161,6 +184,7 @@ def read_dose(path: PathLike) -> PlannedDose:
         warnings=tuple(warnings),
         system=_in_one_line(file, "Manufacturer", "ManufacturerModelName", "SoftwareVersions"),
         identity=read_identity(file),
+        heterogeneity=tuple(text.upper() for text in file.texts("TissueHeterogeneityCorrection")),
     )
 
 
@@ -302,7 +326,7 @@ def write_dose(
     beam_number : int, optional
         The beam, for summation BEAM.
     summation : str
-        PLAN (all fractions), FRACTION or BEAM.
+        PLAN, FRACTION (the fraction group) or BEAM; each of all fractions.
     description : str
         Series description.
     software_version : str
@@ -328,8 +352,8 @@ def write_dose(
     InvalidInput
         If the references are incomplete or the file cannot be written.
     """
-    if summation not in SUMMATIONS:
-        raise InvalidInput(f"'{summation}' is no dose summation", f"known are {', '.join(SUMMATIONS)}")
+    if summation not in WRITTEN:
+        raise InvalidInput(f"'{summation}' is no dose summation", f"known are {', '.join(WRITTEN)}")
     if (summation == "BEAM") != (beam_number is not None):
         raise InvalidInput("A beam number belongs to a dose of summation BEAM, and only there", f"got {beam_number}")
     if beam_number is not None and beam_number not in [beam.number for beam in plan.beams]:
@@ -404,7 +428,7 @@ class OwnDose:
     sop_instance_uid, plan_uid : str
         Of the dose, and of the plan that it refers to.
     beam_number : int or None
-        The beam; None for the dose of the plan or of a fraction.
+        The beam; None for the dose of the plan or of a fraction group.
     """
 
     sop_instance_uid: str
@@ -428,7 +452,8 @@ def _quantise(volume_gy: Volume) -> tuple[NDArray[np.uint32], str]:
     """Doses as whole multiples of a scaling [Gy], given as the decimal string that will be stored.
 
     The scaling puts the maximum one step below the top of 32 bits, so that its own rounding to 16 characters cannot
-    clip; half a step is then 1.2e-10 of the maximum, far below what a float32 dose resolves.
+    clip; half a step is then 1.2e-10 of the maximum, far below what a float32 dose resolves. What is negative by no
+    more than `SERIES_RIPPLE` is stored as zero.
     """
     values = np.asarray(volume_gy.values, dtype=np.float64)
     if not np.all(np.isfinite(values)):
@@ -438,12 +463,17 @@ def _quantise(volume_gy: Volume) -> tuple[NDArray[np.uint32], str]:
     top = float(values.max())
     scaling = decimal(top / (2**32 - 2)) if top > 0 else "1"
     steps = np.rint(values / float(scaling))
-    if steps.min() < 0:
+    if values.min() < -SERIES_RIPPLE * max(top, 0.0):
         raise NumericalError(
             f"The dose falls to {values.min():.3g} Gy", "a physical dose is never negative", "Please report this"
         )
     assert steps.max() <= 2**32 - 1
-    return steps.astype("<u4"), scaling
+    return np.maximum(steps, 0).astype("<u4"), scaling
+
+
+SERIES_RIPPLE = 1e-5
+"""How far a dose may be negative, as a share of its maximum: the truncated series of directions may be so by a little
+where next to nothing arrives (docs/theory/transport.md); 3e-7 was seen in matter a metre away from the patient."""
 
 
 MOST_DVH_BINS = 1000

@@ -6,7 +6,8 @@ set to CT series, dose to plan. Where a reference is missing, the frame of refer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,12 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 
 from spinedose.dicom._reading import Item, PathLike, quiet_pydicom
-from spinedose.errors import InvalidInput, UnreadableFile
+from spinedose.errors import InvalidInput, SpinedoseError, UnreadableFile
 
 DICOM_SUFFIXES = ("", ".dcm", ".dicom", ".dic", ".ima", ".img", ".ct")
 """Suffixes of files that may be DICOM without saying so at their beginning."""
 
-COMPARABLE = ("PLAN", "FRACTION", "BEAM", "")
+COMPARABLE = ("PLAN", "FRACTION", "BEAM", "FRACTION_SESSION", "BEAM_SESSION", "")
 """Summation types of doses that can be compared, the best first; a missing one is taken to be that of the plan."""
 
 _KEYWORDS = (
@@ -46,6 +47,8 @@ class CaseFiles:
         RTDOSE of the whole plan, or those of its beams; empty when there is none.
     notes : tuple of str
         What was passed over, or taken without a reference that says so; sentences.
+    unread : tuple of str
+        Those of the notes that tell of files that could not be read (`telling`).
     """
 
     plan: Path
@@ -53,6 +56,25 @@ class CaseFiles:
     structures: Path | None
     doses: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+MOST_TOLD = 3
+"""Files that could not be read, named in a refusal; the others are counted."""
+
+
+@contextmanager
+def telling(unread: Sequence[str]) -> Iterator[None]:
+    """Add to a refusal what could not be read: a slice that is missing is often one of the files passed over."""
+    try:
+        yield
+    except SpinedoseError as error:
+        if not unread:
+            raise
+        told = [note.rstrip(".") for note in unread[:MOST_TOLD]]
+        told += [f"{len(unread) - MOST_TOLD} more files could not be read"] if len(unread) > MOST_TOLD else []
+        why = "; ".join(filter(None, (error.why, *told)))
+        raise type(error)(error.problem, why, error.advice, error.argument) from error
 
 
 Kind = Literal["ct", "structures", "dose"]
@@ -86,12 +108,14 @@ def find_case(folder: PathLike, *, plan: PathLike | None = None, given: Collecti
         raise InvalidInput(problem, "the files of a plan are looked for in a folder", "Name the folder")
     notes: list[str] = []
     heads = list(_heads(root, notes))
-    chosen = _plan(heads, plan, root)
-    structures = None if "structures" in given else _structures(heads, chosen, notes)
-    ct = () if "ct" in given else _ct(heads, chosen, structures, notes)
-    doses = () if "dose" in given else _doses(heads, chosen, notes)
+    unread = tuple(dict.fromkeys(notes))
+    with telling(unread):
+        chosen = _plan(heads, plan, root)
+        structures = None if "structures" in given else _structures(heads, chosen, notes)
+        ct = () if "ct" in given else _ct(heads, chosen, structures, notes)
+        doses = () if "dose" in given else _doses(heads, chosen, notes)
     path = structures.path if structures is not None else None
-    return CaseFiles(chosen.path, ct, path, doses, tuple(dict.fromkeys(notes)))
+    return CaseFiles(chosen.path, ct, path, doses, tuple(dict.fromkeys(notes)), unread)
 
 
 # ---------------------------------------------------------------------------------------------------------- headers
@@ -308,7 +332,7 @@ def _doses(heads: list[_Head], plan: _Head, notes: list[str]) -> tuple[Path, ...
         notes.append(f"{len(strange)} dose(s) belong to other plans and were passed over.")
     for kind in COMPARABLE:
         fits = [head for head in own if head.summation == kind]
-        if len(fits) > 1 and kind != "BEAM":
+        if len(fits) > 1 and not kind.startswith("BEAM"):
             raise InvalidInput(
                 f"There are {len(fits)} doses of the plan",
                 ", ".join(head.path.name for head in fits),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import RTIonPlanStorage, RTPlanStorage, RTStructureSetStorage
 
-from spinedose._arguments import expect_each
+from spinedose._arguments import listed
 from spinedose.dicom._reading import Item, PathLike, expect_modality, open_dicom, quiet_pydicom, read_identity
 from spinedose.dicom._writing import decimal, decimals, item, new_dataset, save_aside, unique
 from spinedose.errors import InvalidInput, SpinedoseError, UnsupportedPlan
@@ -36,8 +36,18 @@ TILT_TOLERANCE_DEG = 1e-3
 ISOCENTRE_TOLERANCE_CM = 1e-3
 """Isocentres of one beam further apart than this are different points; rounding to 0.01 mm stays below."""
 
+STEP_BACK_DEG = 1.0
+"""A step against the stated direction up to this is the control system's or the export's, and is taken as such. Control
+points of arcs lie 2 degrees and more apart, and machines hold the gantry to 0.5 to 1 degree."""
+
+NEAR_TURN_DEG = 355.0
+"""No segment of a beam with several turns the gantry further: that would be a step back against its direction."""
+
 LARGEST_TURN_DEG = 370.0
 """More than any C-arm gantry can turn from stop to stop (Elekta: from -185 to +185 degrees, the widest)."""
+
+TABLE_TOLERANCE_MM = 0.1
+"""Positions of the table top that differ by less are rounded; tables are read and set to 0.1 mm at best."""
 
 LARGEST_POSITION_CM = 40.0
 """Twice the half width of the largest field of any linear accelerator (40 cm x 40 cm); leaves park at 20 cm."""
@@ -110,7 +120,7 @@ def read_plan(
         stacked MLC, particles, a tilted table.
     """
     if beams is not None:
-        expect_each("The beams", beams, int, "numbers", "Write [1, 2] for instance")
+        beams = _listed_beams(beams)
     if bolus not in ("refuse", "ignore"):
         raise InvalidInput(f"'{bolus}' is no way to treat a bolus", "", 'Use "refuse" or "ignore"')
     if patient_position is not None and patient_position not in PATIENT_POSITIONS:
@@ -126,18 +136,31 @@ def read_plan(
             raise InvalidInput(f"Plan '{Path(file).name}' is damaged", "its sequences never end") from error
 
 
+def _listed_beams(beams: Sequence[int]) -> list[int]:
+    """Numbers of beams as a list; True and False, which Python takes for 1 and 0, are none."""
+    advice = "Write [1, 2] for instance"
+    numbers = listed("The beams", beams, int, "numbers", advice)
+    if any(isinstance(number, bool) for number in numbers):
+        raise InvalidInput("The beams are given as True or False", "a sequence of numbers is asked for", advice)
+    if not numbers:
+        raise InvalidInput("No beam was chosen", "the list of beams is empty", f"{advice}, or None for all beams")
+    return numbers
+
+
 # ---------------------------------------------------------------------------------------------------------- the plan
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A fraction group: the meterset and planned dose of its beams, by beam number."""
+    """A fraction group: the meterset and planned dose of its beams, by beam number; `others` are the plan's other
+    groups, by number, with the beams that have a meterset there."""
 
     number: int
     fractions: int
     beams: dict[int, Item]
     states_beam_dose: bool
     prescriptions: dict[int, float]
+    others: dict[int, list[int]]
 
 
 def _read(
@@ -154,6 +177,7 @@ def _read(
     chosen: list[Item] = []
     skipped: list[str] = []
     warnings: list[str] = []
+    considered = [n for n in by_number if wanted is None or n in wanted]
     for number, beam in by_number.items():
         reason = _why_no_dose(beam, number, group, warnings)
         if wanted is not None and number not in wanted:
@@ -192,6 +216,10 @@ def _read(
         skipped=tuple(skipped),
         warnings=unique(warnings),
         prescriptions=_prescriptions(plan, group),
+        approval=plan.text("ApprovalStatus", default=""),
+        intent=plan.text("PlanIntent", default=""),
+        without_meterset=_without_meterset(by_number, considered, group),
+        beside_group=_beside_group(by_number, considered, group),
     )
 
 
@@ -246,7 +274,14 @@ def _choose_group(plan: Item, wanted: int | None, beams: dict[int, Item]) -> _Gr
         reference.integer("ReferencedDoseReferenceNumber"): reference.number("TargetPrescriptionDose", default=0.0)
         for reference in group.items("ReferencedDoseReferenceSequence", "dose reference")
     }
-    return _Group(number, fractions, references, states_beam_dose=not is_shared, prescriptions=prescriptions)
+    others = {n: _with_meterset(one) for n, one in groups.items() if n != number}
+    return _Group(number, fractions, references, not is_shared, prescriptions, others)
+
+
+def _with_meterset(group: Item) -> list[int]:
+    """Numbers of the beams that have a meterset in a fraction group."""
+    references = group.items("ReferencedBeamSequence", "beam reference")
+    return [one.integer("ReferencedBeamNumber", default=0) for one in references if one.has("BeamMeterset")]
 
 
 def _why_no_dose(beam: Item, number: int, group: _Group, warnings: list[str]) -> str:
@@ -262,7 +297,35 @@ def _why_no_dose(beam: Item, number: int, group: _Group, warnings: list[str]) ->
         return f"is {_NO_TREATMENT[kind]}"
     if not meterset.has("BeamMeterset"):
         return "has no meterset"
-    return ""
+    return "has a meterset of 0 MU" if meterset.number("BeamMeterset") == 0 else ""
+
+
+def _without_meterset(beams: dict[int, Item], considered: list[int], group: _Group) -> tuple[str, ...]:
+    """Treatment beams of the fraction group that have no meterset, by name: their dose was not planned, or was lost.
+
+    Not those that old versions of Eclipse write for setup fields: of type TREATMENT, but static and without leaves.
+    """
+    without = [n for n in considered if n in group.beams and not group.beams[n].has("BeamMeterset")]
+    return tuple(beams[n].name for n in without if _looks_like_treatment(beams[n]))
+
+
+def _beside_group(beams: dict[int, Item], considered: list[int], group: _Group) -> tuple[str, ...]:
+    """What of the plan is not in the fraction group that is computed: other groups that deliver, beams in no group."""
+    others = {number: told for number, told in group.others.items() if told}
+    grouped = {*group.beams, *(n for told in group.others.values() for n in told)}
+    stray = [beams[n] for n in considered if n not in grouped]
+    return (
+        *(f"fraction group {number} with {len(told)} beam(s)" for number, told in others.items()),
+        *(f"{beam.name} in no fraction group" for beam in stray if _looks_like_treatment(beam)),
+    )
+
+
+def _looks_like_treatment(beam: Item) -> bool:
+    """Whether a beam is one of treatment by its type and has leaves or moves, as no setup field does."""
+    devices = beam.items("BeamLimitingDeviceSequence", "beam limiting device")
+    has_leaves = any(one.text("RTBeamLimitingDeviceType", default="").startswith("MLC") for one in devices)
+    is_treatment = beam.text("TreatmentDeliveryType", default="") in _PHOTON_TREATMENT
+    return is_treatment and (has_leaves or beam.text("BeamType", default="") == "DYNAMIC")
 
 
 def _patient_position(plan: Item, beams: list[Item], override: str | None, warnings: list[str]) -> str:
@@ -357,12 +420,9 @@ def _read_beam(beam: Item, group: _Group, points: dict[int, Array], bolus: str, 
             argument="beams",
         )
     weights = _cumulative_meterset(beam, control_points, warnings)
-    gantry = _angles(beam, control_points, weights, "GantryAngle", "GantryRotationDirection", rising="CW")
-    collimator = _angles(
-        beam, control_points, weights, "BeamLimitingDeviceAngle", "BeamLimitingDeviceRotationDirection", rising="CC"
-    )
-    couch = _angles(
-        beam, control_points, weights, "PatientSupportAngle", "PatientSupportRotationDirection", rising="CC"
+    _refuse_a_moving_table(beam, control_points, weights)
+    gantry, collimator, couch = (
+        _angles(beam, control_points, weights, axis, warnings) for axis in (_GANTRY, _COLLIMATOR, _COUCH)
     )
     devices = _devices(beam, control_points)
     dose, point = _planned_dose(beam, control_points[-1], group, group.beams[number], points, warnings)
@@ -507,71 +567,132 @@ def _cumulative_meterset(beam: Item, control_points: list[Item], warnings: list[
     return np.asarray(weights / weights[-1])
 
 
-def _angles(
-    beam: Item, control_points: list[Item], weights: Array, keyword: str, direction_keyword: str, *, rising: str
-) -> Array:
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """An axis of rotation: what it is called, its DICOM keywords, and the direction in which its angle grows."""
+
+    name: str
+    keyword: str
+    direction_keyword: str
+    rising: str
+
+
+_GANTRY = _Axis("gantry", "GantryAngle", "GantryRotationDirection", "CW")  # seen facing the gantry
+_COLLIMATOR = _Axis(
+    "collimator", "BeamLimitingDeviceAngle", "BeamLimitingDeviceRotationDirection", "CC"
+)  # seen from the source
+_COUCH = _Axis("couch", "PatientSupportAngle", "PatientSupportRotationDirection", "CC")  # seen from above
+
+
+def _angles(beam: Item, control_points: list[Item], weights: Array, axis: _Axis, warnings: list[str]) -> Array:
     """Angle at every control point [degrees], shape (n,), continuous along the declared direction of rotation.
 
     A rotation direction holds for the segment that begins at its control point, and until another one is given.
-    `rising` is the direction in which the angle grows: clockwise for the gantry (seen facing it), counterclockwise for
-    the collimator (seen from the source) and the couch (seen from above).
 
     References
     ----------
     DICOM PS3.3 C.8.8.14 (rotation directions), IEC 61217 (senses of the angles).
     """
-    what = {"G": "gantry", "B": "collimator", "P": "couch"}[keyword[0]]
-    angles = np.empty(len(control_points))
-    directions: list[str] = []
-    angle, direction = control_points[0].number(keyword), ""
-    is_given: list[bool] = []
-    for k, point in enumerate(control_points):
-        is_given.append(point.has(keyword))
-        angle = point.number(keyword, default=angle)
-        direction = point.text(direction_keyword, default=direction)
-        if direction not in ("CW", "CC", "NONE", ""):
-            raise InvalidInput(f"{point.name} has the {what} rotation direction '{direction}'", "it is CW, CC or NONE")
-        if abs(angle) > 360:
-            raise InvalidInput(f"{point.name} has a {what} angle of {angle:g} degrees", "it lies beyond one turn")
-        angles[k] = angle
-        directions.append(direction)
-
-    is_full_turn = len(angles) == 2 and is_given[1] and beam.text("BeamType", default="") != "STATIC"
-    steps = np.zeros(len(angles) - 1)
-    for k in range(len(steps)):
-        turn = (angles[k + 1] - angles[k]) % 360.0
-        shorter = float(_signed(turn))
-        if directions[k] in ("NONE", ""):
-            if abs(shorter) > ANGLE_ROUNDING_DEG and weights[k + 1] > weights[k]:
-                raise InvalidInput(
-                    f"{beam.name} turns the {what} at control point {k} without saying in which direction",
-                    f"from {angles[k]:g} to {angles[k + 1]:g} degrees",
-                    "Export the plan again",
-                )
-            steps[k] = shorter
-            continue
-        sense = 1.0 if directions[k] == rising else -1.0
-        if turn == 0.0:
-            steps[k] = sense * 360.0 if is_full_turn and what == "gantry" else 0.0
-        else:
-            steps[k] = turn if sense > 0 else turn - 360.0
-            if len(angles) > 2 and abs(steps[k]) > 360.0 - ANGLE_ROUNDING_DEG:
-                steps[k] = shorter  # a step back of rounding size, not a turn
-        if what != "gantry" and abs(steps[k]) > 180.0:
-            raise InvalidInput(
-                f"{beam.name} turns the {what} by {abs(steps[k]):g} degrees at control point {k}",
-                f"direction {directions[k]} contradicts the angles",
-                "Export the plan again",
-            )
+    angles, directions = _told_angles(control_points, axis)
+    radiates = np.diff(weights) > 0
+    steps = np.array([_step(beam, axis, angles, directions[k], k, bool(radiates[k])) for k in range(len(angles) - 1)])
+    if len(angles) == 2 and axis is _GANTRY and steps[0] == 0 and beam.text("BeamType", default="") != "STATIC":
+        steps[0] = _full_turn(beam, control_points[1], directions[0])
+    is_arc = radiates & (np.count_nonzero(radiates) == 1)  # the one segment of a beam may turn it nearly fully
+    if len(angles) > 2:
+        steps = _stepped_back(beam, axis, steps, is_arc, warnings)
+    _refuse_wide_steps(beam, axis, steps, directions, radiates & ~is_arc)
     continuous = angles[0] % 360.0 + np.concatenate(([0.0], np.cumsum(steps)))
     continuous += _signed(angles - continuous)  # takes away the rounding of the sum
     if np.ptp(continuous) > LARGEST_TURN_DEG:
         raise InvalidInput(
-            f"{beam.name} turns the {what} by {np.ptp(continuous):.1f} degrees",
+            f"{beam.name} turns the {axis.name} by {np.ptp(continuous):.1f} degrees",
             "no machine can; direction and angles contradict each other",
             "Export the plan again",
         )
     return np.asarray(continuous)
+
+
+def _told_angles(control_points: list[Item], axis: _Axis) -> tuple[Array, list[str]]:
+    """Angle [degrees] and direction of rotation at every control point; what is not told stays as it was."""
+    angles = np.empty(len(control_points))
+    directions: list[str] = []
+    angle, direction = control_points[0].number(axis.keyword), ""
+    for k, point in enumerate(control_points):
+        angle = point.number(axis.keyword, default=angle)
+        direction = point.text(axis.direction_keyword, default=direction)
+        if direction not in ("CW", "CC", "NONE", ""):
+            raise InvalidInput(
+                f"{point.name} has the {axis.name} rotation direction '{direction}'", "it is CW, CC or NONE"
+            )
+        if abs(angle) > 360:
+            raise InvalidInput(f"{point.name} has a {axis.name} angle of {angle:g} degrees", "it lies beyond one turn")
+        angles[k] = angle
+        directions.append(direction)
+    return angles, directions
+
+
+def _step(beam: Item, axis: _Axis, angles: Array, direction: str, k: int, radiates: bool) -> float:
+    """Rotation from control point `k` to the next [degrees], along the direction where one is told."""
+    turn = float((angles[k + 1] - angles[k]) % 360.0)
+    if direction not in ("CW", "CC"):
+        shorter = float(_signed(np.asarray(turn)))
+        if abs(shorter) > ANGLE_ROUNDING_DEG and radiates:
+            raise InvalidInput(
+                f"{beam.name} turns the {axis.name} at control point {k} without saying in which direction",
+                f"from {angles[k]:g} to {angles[k + 1]:g} degrees",
+                "Export the plan again",
+            )
+        return shorter
+    return turn if direction == axis.rising or turn == 0 else turn - 360.0
+
+
+def _full_turn(beam: Item, last: Item, direction: str) -> float:
+    """Rotation of the gantry from a control point to the second and last one at the same angle [degrees].
+
+    A full turn when that angle is told again, none without a direction. Not told it means that the gantry stays, which
+    a direction contradicts.
+    """
+    if direction not in ("CW", "CC"):
+        return 0.0
+    if not last.has("GantryAngle"):
+        raise InvalidInput(
+            f"{beam.name} turns the gantry ({direction}), but does not say to which angle",
+            "its second control point has no gantry angle, which means that it stays",
+            "Export the plan again",
+        )
+    return 360.0 if direction == _GANTRY.rising else -360.0
+
+
+def _stepped_back(beam: Item, axis: _Axis, steps: Array, is_arc: NDArray[np.bool_], warnings: list[str]) -> Array:
+    """Steps [degrees] of a beam of several segments, with small ones against the direction taken for what they are.
+
+    Read along the direction, a step back of 0.1 degrees would be a turn of 359.9.
+    """
+    back = 360.0 - np.abs(steps)
+    is_back = (back < ANGLE_ROUNDING_DEG) | ((back <= STEP_BACK_DEG) & ~is_arc)
+    worst = float(back[is_back].max(initial=0.0))
+    if worst > ANGLE_ROUNDING_DEG:
+        warnings.append(
+            f"{beam.name} turns the {axis.name} back by up to {worst:.2g} degrees against the direction that it tells; "
+            "these steps were computed as the angles tell them."
+        )
+    return np.where(is_back, _signed(steps), steps)
+
+
+def _refuse_wide_steps(
+    beam: Item, axis: _Axis, steps: Array, directions: list[str], is_of_many: NDArray[np.bool_]
+) -> None:
+    """Refuse steps that only a wrong direction explains; `is_of_many` are the radiating segments of several."""
+    widest = np.where(is_of_many, NEAR_TURN_DEG, 360.0) if axis is _GANTRY else np.full(len(steps), 180.0)
+    wide = np.flatnonzero(np.abs(steps) > widest)
+    if len(wide):
+        k = int(wide[0])
+        raise InvalidInput(
+            f"{beam.name} turns the {axis.name} by {abs(steps[k]):g} degrees at control point {k}",
+            f"direction {directions[k]} contradicts the angles",
+            "Export the plan again",
+        )
 
 
 def _signed(angles: Array) -> Array:
@@ -671,6 +792,28 @@ def _isocentre(beam: Item, control_points: list[Item]) -> Array:
                     argument="beams",
                 )
     return np.asarray(isocentre)
+
+
+def _refuse_a_moving_table(beam: Item, control_points: list[Item], weights: Array) -> None:
+    """Refuse a table top that is elsewhere at other times while the beam is on: its isocentre moves in the patient.
+
+    A position holds until it is told again; before it is told first, nothing is known of it.
+    """
+    radiates = np.diff(weights) > 0
+    is_on = np.append(radiates, False) | np.append(False, radiates)
+    for way in ("Vertical", "Longitudinal", "Lateral"):
+        position = np.nan
+        positions = np.array(
+            [position := point.number(f"TableTop{way}Position", default=position) for point in control_points]
+        )
+        told = positions[is_on & np.isfinite(positions)]
+        if len(told) and np.ptp(told) > TABLE_TOLERANCE_MM:
+            raise UnsupportedPlan(
+                f"{beam.name} moves the table by {np.ptp(told):g} mm ({way.lower()}) while it radiates",
+                "its isocentre would move in the patient",
+                "Choose other beams",
+                argument="beams",
+            )
 
 
 def _energy(beam: Item, control_points: list[Item]) -> str:

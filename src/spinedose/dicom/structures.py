@@ -66,6 +66,7 @@ def read_structures(path: PathLike) -> StructureSet:
         observed[observation.integer("ReferencedROINumber")].append(observation)
 
     contours: dict[int, tuple[Array, ...]] = {}
+    unread: dict[int, str] = {}
     names: dict[int, str] = {}
     for region in regions:
         number = region.integer("ROINumber")
@@ -75,12 +76,16 @@ def read_structures(path: PathLike) -> StructureSet:
         own_frame = region.text("ReferencedFrameOfReferenceUID", default="")
         if frame and own_frame and own_frame != frame:
             warnings.append(f"Structure '{name}' was drawn in another frame of reference and is left out")
-            contours[number] = ()
+            contours[number], unread[number] = (), "they lie in another frame of reference"
+        elif number in drawn:
+            contours[number], unread[number] = _read_contours(drawn[number], name, warnings)
         else:
-            contours[number] = _read_contours(drawn[number], name, warnings) if number in drawn else ()
+            contours[number] = ()
     for name, count in Counter(names.values()).items():
         if count > 1:
-            warnings.append(f"{count} structures are called '{name}'; by name only the first that has contours is found")
+            warnings.append(
+                f"{count} structures are called '{name}'; by name only the first that has contours is found"
+            )
 
     spacing = _prevailing_spacing(contours.values())
     structures = []
@@ -96,6 +101,7 @@ def read_structures(path: PathLike) -> StructureSet:
                 overrides.get("relative_electron_density"),
                 _read_color(drawn.get(number)),
                 _own_spacing(contours[number], spacing, name, warnings),
+                unread.get(number, ""),
             )
         )
     return StructureSet(
@@ -121,12 +127,14 @@ def _frame_of_reference(file: Item, regions: list[Item]) -> str:
     return file.text("FrameOfReferenceUID", default="")
 
 
-def _read_contours(region: Item, name: str, warnings: list[str]) -> tuple[Array, ...]:
-    """Closed contours of a region [cm]; none when any of them leaves its axial plane."""
+def _read_contours(region: Item, name: str, warnings: list[str]) -> tuple[tuple[Array, ...], str]:
+    """Closed contours of a region [cm], none when any of them leaves its axial plane; and why there are none of use."""
     contours = []
-    too_short = 0
+    too_short = is_open = 0
     for contour in region.called(f"Structure '{name}'").items("ContourSequence", "contour"):
-        if contour.text("ContourGeometricType", default="CLOSED_PLANAR").upper() not in CLOSED_TYPES:
+        kind = contour.text("ContourGeometricType", default="CLOSED_PLANAR").upper()
+        if kind not in CLOSED_TYPES:
+            is_open += kind != "POINT"
             continue
         values = contour.numbers("ContourData")
         if len(values) % 3:
@@ -142,7 +150,7 @@ def _read_contours(region: Item, name: str, warnings: list[str]) -> tuple[Array,
                 f"Structure '{name}' is left out: it has a contour outside axial planes "
                 f"(z from {points[:, 2].min():.2f} to {points[:, 2].max():.2f} cm)"
             )
-            return ()
+            return (), "one of them lies outside axial planes"
         points[:, 2] = points[:, 2].mean()
         points.flags.writeable = False
         contours.append(points)
@@ -150,7 +158,9 @@ def _read_contours(region: Item, name: str, warnings: list[str]) -> tuple[Array,
         warnings.append(
             f"Structure '{name}': {too_short} contours of fewer than three points bound no area and are skipped"
         )
-    return tuple(contours)
+    if contours or not (is_open or too_short):
+        return tuple(contours), ""
+    return (), "they are open lines" if is_open else "they have fewer than three points each"
 
 
 def _read_observations(observations: list[Item], name: str, warnings: list[str]) -> tuple[str, dict[str, float]]:

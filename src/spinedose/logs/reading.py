@@ -84,9 +84,14 @@ def read_log(path: PathLike) -> MachineLog:
         found = _trajectory(pylinac, file) if kind == "trajectory" else _dynalog(pylinac, file)
     except SpinedoseError:
         raise
-    except (OSError, ValueError, IndexError, KeyError, AttributeError, TypeError, struct.error) as error:
+    except OSError as error:
+        raise UnreadableFile(f"'{file.name}' cannot be read", error.strerror or str(error), "Check the file") from error
+    except (ValueError, IndexError, KeyError, AttributeError, TypeError, struct.error) as error:
+        log.debug("pylinac says: %s", error)
         raise UnreadableFile(
-            f"'{file.name}' cannot be read as a machine log", f"pylinac says: {error}", "Copy it from the machine again"
+            f"'{file.name}' cannot be read as a machine log",
+            "it is cut off or damaged: less is there than its beginning announces, or something else",
+            "Copy it from the machine again",
         ) from error
     log.info("read a %s log of %d samples", found.kind, len(found.meterset))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from spinedose._files import expect_replaceable
 from spinedose.errors import InvalidInput
 
 
@@ -16,6 +17,7 @@ def written_whole(path: Path, content: bytes) -> Path:
     InvalidInput
         If the file cannot be written; then nothing is left of it.
     """
+    expect_replaceable(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.write_bytes(content)

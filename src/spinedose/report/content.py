@@ -22,7 +22,7 @@ from spinedose.report.charts import Band, Chart, Line, Mark, spread
 from spinedose.structures import Structure, bounds_cm, find_external, mask
 
 if TYPE_CHECKING:
-    from spinedose.check import BeamFound, Check, MetricPair, StructureFound
+    from spinedose.check import BeamFound, Check, MetricPair, StructureFound, TargetQuality
     from spinedose.compare.dvh import Dvh
     from spinedose.criteria import Judged
 
@@ -379,6 +379,8 @@ def _summary(check: Check) -> str:
         parts.append(f"{missing} could not be judged")
     if problems:
         parts.append(f"{problems} problem{'s' if problems > 1 else ''} found")
+    if check.unjudged:
+        parts.append(check.unjudged)
     if check.planned is None:
         return f"{alone} Doses at points of beams, as the plan states them: {', '.join(parts)}."
     return f"Planned and recalculated dose: {', '.join(parts)} ({check.judgement.criteria})."
@@ -711,7 +713,8 @@ def _quality(check: Check) -> Table | None:
         ]
         for label, values, digits, unit in items:
             name = found.target if label == items[0][0] else ""
-            rows.append(_pair_row(name, label, values, digits, unit))
+            note = _isodose_doubts(found) if label == items[1][0] else ""
+            rows.append(_pair_row(name, label, values, digits, unit, note))
         if falls != (None, None):
             for label, name in (("steepest", "smallest_cm"), ("median", "median_cm")):
                 ways = [10 * getattr(fall, name) if fall is not None else math.nan for fall in falls]
@@ -725,12 +728,24 @@ def _quality(check: Check) -> Table | None:
     return Table("quality", "Conformity and gradient", lead, columns, tuple(rows))
 
 
-def _pair_row(name: str, label: str, values: Sequence[float], digits: int, unit: str) -> Row:
+def _isodose_doubts(found: TargetQuality) -> str:
+    """Why conformity and gradient are not to be trusted: isodoses of few voxels, or cut off."""
+    said = [
+        f"{word}: {text}"
+        for word, side in (("planned", found.planned), ("recalculated", found.recalculated))
+        if side is not None
+        for text in side.warnings
+        if "isodose" in text
+    ]
+    return _sentence("; ".join(said)) if said else ""
+
+
+def _pair_row(name: str, label: str, values: Sequence[float], digits: int, unit: str, note: str = "") -> Row:
     planned, recalculated = values
     return Row(
         (
             Cell(name),
-            Cell(label),
+            Cell(label, note=note),
             Cell(figure(planned, digits, unit)),
             Cell(figure(recalculated, digits, unit)),
             Cell(figure(recalculated - planned, digits, unit, signed=True)),

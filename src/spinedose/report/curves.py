@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spinedose._files import expect_replaceable
 from spinedose._version import __version__
 from spinedose.agreement import Agreement, Judgement, agreement_of, is_output_factor
 from spinedose.commission import Curve, Fitted
@@ -117,6 +118,7 @@ def write_report(
         If there is no curve, or the files cannot be written.
     """
     page = Path(page)
+    expect_replaceable(page)
     found, apart = agreement_of(curves), agreement_of(left_out)
     if not (found or apart):
         raise InvalidInput("There is no curve to report", "nothing was measured or calculated")

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -73,6 +73,11 @@ PAPER_METRICS = {
     "organ": ("D0.03cc", "Mean"),
 }
 """Dose metrics on paper, by the role of the structure; where room is scarce the first of them."""
+UNPRINTED = (
+    "Some names have signs that this record cannot print: their Unicode numbers stand for them, as in [U+810A]. The "
+    "HTML report shows them as they are."
+)
+"""Said where letters are missing; a font with all of them would be larger than spinedose."""
 PAPER_EQD2 = {"target": "D95%", "cord": "D0.03cc"}
 """EQD2 on paper."""
 
@@ -144,6 +149,14 @@ def _letters() -> tuple[str, str]:
     return names
 
 
+def _signs(fonts: Sequence[str]) -> frozenset[str]:
+    """Signs that all of these fonts have, and blanks."""
+    from reportlab.pdfbase import pdfmetrics
+
+    known = set.intersection(*(set(pdfmetrics.getFont(name).face.charToGlyph) for name in fonts))
+    return frozenset(chr(code) for code in known) | frozenset("\n\t ")
+
+
 def _drawing_class(paper: _Paper) -> Any:
     """A flowable that draws itself with a function of (canvas, width, height); made here, for its base loads late."""
     from reportlab.platypus import Flowable
@@ -184,6 +197,7 @@ class _Paper:
         self.check, self.content, self.room, self.is_draft = check, content_of(check), 1.0, False
         self.slices = [_Slice(check, self.content, plane, place) for plane, place in _views(self.content.places)]
         self.plain, self.bold = _letters()
+        self.signs, self.is_all_printed = _signs((self.plain, self.bold)), True
         self.drawing, self.layout = _drawing_class(self), _table_class(self)
 
         def style(name: str, size: float, leading: float, color: str = INK, **more: Any) -> Any:
@@ -241,14 +255,32 @@ class _Paper:
         yield from self.charts()
         yield from self.tables("limits", "metrics", "eqd2", "gamma", "quality", "beams", "plan")
         yield from self.sentences("What was assumed", self.content.assumptions)
-        yield from self.sentences("Warnings", self.content.warnings)
+        unprinted = () if self.is_all_printed else (UNPRINTED,)
+        yield from self.sentences("Warnings", (*unprinted, *self.content.warnings))
         yield from self.versions()
+
+    def printable(self, text: str) -> str:
+        """The same with codes in brackets for signs that the font lacks, Chinese ones for instance: `[U+810A U+9AD3]`.
+
+        They would come out as boxes, which are the same for all names.
+        """
+        if self.signs.issuperset(text):
+            return text
+        self.is_all_printed = False
+        return "".join(
+            "".join(group) if is_known else f"[{' '.join(f'U+{ord(sign):04X}' for sign in group)}]"
+            for is_known, group in groupby(text, key=self.signs.__contains__)
+        )
+
+    def marked_up(self, text: str) -> str:
+        """Plain text, ready for a paragraph."""
+        return escape(self.printable(text))
 
     def text(self, text: str, style: str, **more: Any) -> Any:
         """A paragraph of plain text."""
         from reportlab.platypus import Paragraph
 
-        return Paragraph(escape(text), self.styles[style], **more)
+        return Paragraph(self.marked_up(text), self.styles[style], **more)
 
     def head(self) -> Iterator[Any]:
         """Verdict and reasons beside what it is about."""
@@ -387,11 +419,11 @@ class _Paper:
             place, is_far = cell.bar, cell.is_far
             return self.drawing(22 * MM, 8, lambda canvas, w, h: _draw_bar(canvas, w, h, place, is_far))
         color = TONES[cell.tone][0] if cell.tone in TONES else SOFT if cell.tone == "soft" else INK
-        words = f'<font color="{color}">{escape(cell.text)}</font>'
+        words = f'<font color="{color}">{self.marked_up(cell.text)}</font>'
         if cell.tone == "outside":
             words = f"<b>{words}</b>"
         if cell.note:
-            note = f'<font name="{self.plain}" size="5.8" color="{SOFT}">{escape(cell.note)}</font>'
+            note = f'<font name="{self.plain}" size="5.8" color="{SOFT}">{self.marked_up(cell.note)}</font>'
             words = f"{note}&nbsp;&nbsp;{words}" if kind == "" else f"{words}<br/>{note}" if cell.text else note
         return Paragraph(words, self.styles["name" if kind == "name" else "cell" if kind == "text" else "right"])
 
@@ -411,7 +443,7 @@ class _Paper:
         from reportlab.platypus import Paragraph
 
         yield self.text("Versions and hashes", "h2")
-        words = (f"<b>{escape(name)}</b>\u00a0{escape(value)}" for name, value in self.content.versions)
+        words = (f"<b>{self.marked_up(name)}</b>\u00a0{self.marked_up(value)}" for name, value in self.content.versions)
         yield Paragraph(" \u00b7 ".join(words), self.styles["small"])
 
     # --- pictures -----------------------------------------------------------------------------------------------------
@@ -499,7 +531,7 @@ class _Paper:
 
         words = " &nbsp; ".join(
             f'<font color="{pen.color}" name="{self.bold}">\u2501\u2501</font>&nbsp;'
-            + escape(pen.structure.name).replace(" ", "&nbsp;")
+            + self.marked_up(pen.structure.name).replace(" ", "&nbsp;")
             for pen in pens
         )
         return Paragraph(lead + words, self.styles["cell"])
@@ -537,7 +569,7 @@ def _frame(canvas: Any, paper: _Paper, page: int, pages: int) -> None:
     canvas.setFont(paper.plain, 6.8)
     canvas.setFillColor(SOFT)
     canvas.drawString(left, top, f"spinedose {content.version}")
-    canvas.drawCentredString(105 * MM, top, content.title[:60])
+    canvas.drawCentredString(105 * MM, top, paper.printable(content.title[:60]))
     canvas.drawRightString(right, top, f"{content.verdict} \u00b7 page {page} of {pages}")
     canvas.setStrokeColor(GRID)
     canvas.setLineWidth(0.6)

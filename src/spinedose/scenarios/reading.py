@@ -13,12 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from spinedose._files import read_text
 from spinedose.errors import InvalidInput
 from spinedose.machine_change import MachineChange
-from spinedose.scenarios.sampling import SetupErrors, random_setups, setup_factorial, setup_grid
+from spinedose.scenarios.sampling import (
+    MOST_ERROR_CM,
+    MOST_ERROR_DEG,
+    SetupErrors,
+    random_setups,
+    setup_factorial,
+    setup_grid,
+)
 from spinedose.scenarios.scenario import AS_IT_IS, DensityChange, OtherCt, Registration, Scenario
-from spinedose.setup import Setup
-from spinedose.units import CM_PER_MM
+from spinedose.setup import MOST_CM, MOST_DEG, Setup
+from spinedose.units import CM_PER_MM, MM_PER_CM
 
 SCHEMA_VERSION = 1
 """Version of the files that this spinedose reads."""
@@ -34,6 +42,7 @@ _SCENARIO = (
 _CSV = ("name", *SHIFTS, *TURNS, *_PLAIN, "curve", "ct", "structures", "registration", "sample")
 _GRID = ("shifts_mm", "turns_deg", "axes")
 _RANDOM = ("count", "seed", "systematic_mm", "random_mm", "systematic_deg", "random_deg", "mean_mm", "mean_deg")
+MEANS = ("mean_mm", "mean_deg")
 _FILE = ("schema_version", "grid", "factorial", "random", "scenario")
 
 
@@ -53,11 +62,7 @@ def read_scenarios(path: str | Path, *, fractions: int = 1) -> tuple[Scenario, .
         If it cannot be read, or something in it is not known.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise InvalidInput(f"The scenarios in '{path.name}' cannot be read", why, "Name another file") from None
+    text = read_text(path, "The file of scenarios")
     if path.suffix.lower() == ".csv":
         return _from_csv(text, path)
     try:
@@ -108,8 +113,12 @@ def scenarios_of(
 
 def _grid(table: Mapping[str, Any], where: str) -> tuple[Scenario, ...]:
     _only(table, _GRID, where)
-    shifts = [CM_PER_MM * value for value in _numbers(table, "shifts_mm", where)]
-    turns = _numbers(table, "turns_deg", where)
+    amounts = {key: _numbers(table, key, where) for key in ("shifts_mm", "turns_deg")}
+    for key, values in amounts.items():
+        for value in values:
+            if not _amount(key, value, where) > 0:
+                raise InvalidInput(f"{where}: '{key}' is {value:g}", "each is taken both ways", "Write it without sign")
+    shifts, turns = [CM_PER_MM * value for value in amounts["shifts_mm"]], amounts["turns_deg"]
     words = table.get("axes", [])
     if not isinstance(words, list):
         raise InvalidInput(f"{where}: 'axes' is no list", "it names lateral, longitudinal, vertical, pitch, roll, yaw")
@@ -127,7 +136,9 @@ def _grid(table: Mapping[str, Any], where: str) -> tuple[Scenario, ...]:
 def _factorial(table: Mapping[str, Any], where: str) -> tuple[Scenario, ...]:
     _only(table, (*SHIFTS, *TURNS), where)
     values = {
-        key.replace("_mm", "_cm"): [CM_PER_MM * v if key in SHIFTS else v for v in _numbers(table, key, where)]
+        key.replace("_mm", "_cm"): [
+            (CM_PER_MM if key in SHIFTS else 1.0) * _amount(key, value, where) for value in _numbers(table, key, where)
+        ]
         for key in table
     }
     return setup_factorial(**values)
@@ -142,9 +153,9 @@ def _random(table: Mapping[str, Any], where: str, fractions: int) -> tuple[Scena
     for key in _RANDOM[2:]:
         if key in table:
             values = _numbers(table, key, where)
-            scale = CM_PER_MM if key.endswith("_mm") else 1.0
-            each = tuple(scale * value for value in values)
-            single = len(each) == 1 and not key.startswith("mean")
+            scale, prove = CM_PER_MM if key.endswith("_mm") else 1.0, _amount if key in MEANS else _deviation
+            each = tuple(scale * prove(key, value, where) for value in values)
+            single = len(each) == 1 and key not in MEANS
             sizes[key.replace("_mm", "_cm")] = each[0] if single else each
     count, seed = (int(_number(table, key, where, whole=True)) for key in ("count", "seed"))
     return random_setups(count, seed, SetupErrors(**sizes), fractions=fractions)
@@ -155,6 +166,10 @@ def _scenario(table: Mapping[str, Any], folder: Path, where: str) -> Scenario:
     name = table.get("name")
     if not isinstance(name, str) or not name.strip():
         raise InvalidInput(f"{where} has no name", "tables need one", 'Write name = "..."')
+    if table.get("fractions") == 0:
+        raise InvalidInput(
+            f"{where}: 'fractions' is 0", "a treatment has one at least", "Leave the key out for as many as planned"
+        )
     setup: Setup | tuple[Setup, ...] = _setup(table, where)
     if "fraction" in table:
         if any(key in table for key in (*SHIFTS, *TURNS)):
@@ -197,9 +212,25 @@ def _scenario(table: Mapping[str, Any], folder: Path, where: str) -> Scenario:
 
 
 def _setup(table: Mapping[str, Any], where: str) -> Setup:
-    x, y, z = (CM_PER_MM * _number(table, key, where, 0.0) for key in SHIFTS)
-    pitch, roll, yaw = (_number(table, key, where, 0.0) for key in TURNS)
+    x, y, z = (CM_PER_MM * _amount(key, _number(table, key, where, 0.0), where) for key in SHIFTS)
+    pitch, roll, yaw = (_amount(key, _number(table, key, where, 0.0), where) for key in TURNS)
     return Setup(x, y, z, pitch, roll, yaw)
+
+
+def _amount(key: str, value: float, where: str) -> float:
+    """A shift or a turn as it is, or a refusal in the unit of the file."""
+    most, unit = (MM_PER_CM * MOST_CM, "mm") if "_mm" in key else (MOST_DEG, "degrees")
+    if abs(value) > most:
+        raise InvalidInput(f"{where}: '{key}' is {value:g}", f"up to {most:g} {unit} either way can be meant")
+    return value
+
+
+def _deviation(key: str, value: float, where: str) -> float:
+    """A standard deviation as it is, or a refusal in the unit of the file."""
+    most, unit = (MM_PER_CM * MOST_ERROR_CM, "mm") if key.endswith("_mm") else (MOST_ERROR_DEG, "degrees")
+    if not 0 <= value <= most:
+        raise InvalidInput(f"{where}: '{key}' is {value:g}", f"a standard deviation is 0 to {most:g} {unit}")
+    return value
 
 
 def _other_ct(table: Mapping[str, Any], folder: Path, where: str) -> OtherCt | None:

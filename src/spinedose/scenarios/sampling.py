@@ -16,6 +16,9 @@ from spinedose.units import MM_PER_CM
 
 SIX = tuple(AXES)
 
+MOST_ERROR_CM, MOST_ERROR_DEG = 5.0, 30.0
+"""Larger standard deviations of setup errors are taken for a mistake (house default) [cm, degrees]."""
+
 
 def setup_grid(
     shifts_cm: Sequence[float] = (0.1, 0.2),
@@ -105,7 +108,7 @@ class SetupErrors:
     def __post_init__(self) -> None:
         for name in ("systematic_cm", "random_cm", "systematic_deg", "random_deg"):
             for value in _three(getattr(self, name), name):
-                if not 0 <= value <= (5 if name.endswith("_cm") else 30):
+                if not 0 <= value <= (MOST_ERROR_CM if name.endswith("_cm") else MOST_ERROR_DEG):
                     raise InvalidInput(f"A setup error has {name} = {value}", "no such standard deviation can be meant")
         for name in ("mean_cm", "mean_deg"):
             if not np.all(np.isfinite(_three(getattr(self, name), name))):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spinedose._files import expect_replaceable
 from spinedose._version import __version__
 from spinedose.compare.metrics import without_nan
 from spinedose.errors import InvalidInput, SpinedoseError
@@ -162,6 +163,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def _whole(path: Path, write: Callable[[Path], Any]) -> Path:
     """Write aside, then rename: the file is complete or not there."""
+    expect_replaceable(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(aside)

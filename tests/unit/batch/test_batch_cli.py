@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from spinedose import batch, cli
 from spinedose.batch import StudyFile
+from spinedose.errors import BackendUnavailable
 
 ONE, TWO = MadeUpScenario("one", 1.0), MadeUpScenario("two", 2.0)
 
@@ -104,3 +105,19 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
     assert "There is no study file" in done.stderr
+    (tmp_path / "RP.dcm").write_bytes(b"\0" * 128 + b"DICM\xff")
+    for place, words in ((tmp_path, "is a folder"), (tmp_path / "RP.dcm", "is no text file")):
+        done = run(place)
+        assert done.exit_code == 2 and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("The study file '") and words in done.stderr
+
+
+def test_a_gpu_that_is_not_there_is_told_with_the_key(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(backend: str) -> tuple[str, ...]:
+        raise BackendUnavailable("There is no GPU", "0 were found", "Choose another", argument="backend")
+
+    monkeypatch.setattr(batch, "visible_devices", none)
+    done = run("STUDY.toml")
+    assert (done.exit_code, done.stderr) == (
+        2, "There is no GPU (0 were found). Choose another as 'backend' in [settings].\n"
+    )  # fmt: skip

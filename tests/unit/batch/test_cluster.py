@@ -43,6 +43,8 @@ def test_each_worker_has_one_gpu_for_itself() -> None:
 def test_there_is_a_worker() -> None:
     with pytest.raises(InvalidInput, match="0 workers"):
         worker_options(0, cores=2)
+    with pytest.raises(InvalidInput, match="0 workers"), open_client(workers=0):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,15 @@ import pytest
 from made_up_work import MadeUpScenario, made_up, noted
 
 from spinedose.batch import tasks
+from spinedose.batch.compute import DoseWork
 from spinedose.batch.identity import program
 from spinedose.batch.results import digest
 from spinedose.batch.run import Asked, Event, _chunks, _lines, run, status
 from spinedose.batch.tasks import Chunk, Job, NotHere, compute_chunk, key_of
+from spinedose.batch.wording import in_study_words
+from spinedose.dicom.plan import write_plan
+from spinedose.errors import InvalidInput
+from spinedose.plan import Plan
 
 ONE, TWO, THREE = (MadeUpScenario(name, amount) for name, amount in (("one", 1.0), ("two", 2.0), ("three", 3.0)))
 
@@ -26,6 +31,30 @@ def client() -> Iterator[Any]:
         processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None, set_as_default=False
     ) as client:
         yield client
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("", "A (b). C."),
+        ("plan", "A (b). C with 'plan' in [patients]."),
+        ('bolus="ignore"', 'A (b). C with bolus = "ignore" in [patients].'),
+        ("machine", "A (b). C with 'machine' in [settings]."),
+        ("ct", "A (b). Have the CT of the plan in the patient's folder, and no other."),
+        ("beams", "A (b). A study file has no key for that: "),
+    ],
+)
+def test_errors_name_keys_of_the_study_file(argument: str, words: str) -> None:
+    told = in_study_words(InvalidInput("A", "b", "C", argument))
+    assert told.startswith(words) and "`" not in told
+
+
+def test_patients_without_a_ct_are_told_in_words_of_the_study(tmp_path: Path, make_plan: Callable[..., Plan]) -> None:
+    (tmp_path / "a").mkdir()
+    write_plan(make_plan(), tmp_path / "a" / "RP.dcm")
+    asked = Asked((("a", tmp_path / "a"),), DoseWork(), lambda patient: (), tmp_path / "out")
+    ((name, reason),) = status(asked).lost
+    assert name == "a" and "Have the CT of the plan in the patient's folder" in reason
 
 
 def test_everything_is_computed_once(tmp_path: Path, client: Any) -> None:

@@ -121,6 +121,11 @@ def test_a_log_that_fits_nothing_is_refused_before_anything_is_computed(tmp_path
     with pytest.raises(InvalidInput, match=r"no machine logs in 'empty'.*with `logs`"):
         (tmp_path / "empty").mkdir()
         sd.check(plan=plan_of(), ct=water(), logs=tmp_path / "empty")
+    for wrong in ({1: 3}, 3, [3], {1: [None]}):
+        with pytest.raises(InvalidInput, match="Machine logs are given as "):
+            sd.check(plan=plan_of(), ct=water(), logs=wrong)
+    with pytest.raises(InvalidInput, match="Machine logs are given as ''"):
+        sd.check(plan=plan_of(), ct=water(), logs="")
 
 
 def test_the_command_line_reads_beam_numbers() -> None:

@@ -114,7 +114,13 @@ def test_a_csv_has_a_scenario_a_line(tmp_path: Path) -> None:
         ("schema_version = 1", "no scenarios"),
         ("schema_version = 1\n[gird]\nshifts_mm = 1", "'gird'.*Write 'grid'"),
         ("schema_version = 1\n[grid]\nshift_mm = 1", "'shift_mm'.*Write 'shifts_mm'"),
-        ("schema_version = 1\n[grid]\nshifts_mm = [-1]", "amount -0.1"),
+        ("schema_version = 1\n[grid]\nshifts_mm = [-1]", r"\[grid\]: 'shifts_mm' is -1 "),
+        ("schema_version = 1\n[grid]\nshifts_mm = 600", "'shifts_mm' is 600 .up to 500 mm"),
+        ("schema_version = 1\n[factorial]\nyaw_deg = [200, 0]", "'yaw_deg' is 200 .up to 180 degrees"),
+        ("schema_version = 1\n[random]\ncount = 3\nseed = 1\nrandom_mm = 60", "'random_mm' is 60 .*0 to 50 mm"),
+        ("schema_version = 1\n[random]\ncount = 3\nseed = 1\nmean_mm = [0, 0, -501]", "'mean_mm' is -501 .up to 500"),
+        ('schema_version = 1\n[[scenario]]\nname = "a"\nlateral_mm = -2000', "'lateral_mm' is -2000 .up to 500 mm"),
+        ('schema_version = 1\n[[scenario]]\nname = "a"\nfractions = 0', "'fractions' is 0 .a treatment has one"),
         ('schema_version = 1\n[grid]\nshifts_mm = 1\naxes = ["up"]', "'up' is no axis"),
         ("schema_version = 1\n[random]\ncount = 3\nsystematic_mm = 1", "no 'seed'"),
         ("schema_version = 1\n[random]\ncount = 3.5\nseed = 1\nsystematic_mm = 1", "whole number"),
@@ -148,6 +154,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: s
         ("name,latral_mm\na,1\n", "'latral_mm'.*Write 'lateral_mm'"),
         ("name,yaw_deg\na,x\n", "line 2.*'yaw_deg' is 'x'"),
         ("name,yaw_deg\na,1,2\n", "more cells"),
+        ("name,fractions\na,0\n", "line 2: 'fractions' is 0"),
         ("name,yaw_deg\n", "no scenarios"),
         ("name,name\na,b\n", "twice"),
         ("yaw_deg\n1\n", "no name"),
@@ -161,3 +168,9 @@ def test_what_is_wrong_in_a_csv(tmp_path: Path, text: str, message: str) -> None
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"'no.toml' cannot be read"):
         read_scenarios(tmp_path / "no.toml")
+    with pytest.raises(InvalidInput, match=r"The file of scenarios '.+' is a folder"):
+        read_scenarios(tmp_path)
+    for content in (b"\0" * 128 + b"DICM", b"\xff\xfe\x00"):
+        (tmp_path / "RP.dcm").write_bytes(content)
+        with pytest.raises(InvalidInput, match=r"'RP\.dcm' is no text file \(it holds bytes that no text has\)"):
+            read_scenarios(tmp_path / "RP.dcm")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
+from spinedose.cli._compiled import compile_first
 from spinedose.cli._shared import check_folder
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def batch(
         open_client(workers=workers, scheduler=scheduler, devices=devices) as client,
         _bar(wanted=not quiet) as watch,
     ):
+        if not (scheduler or devices):
+            compile_first(lambda text: None if quiet else typer.echo(text, err=True))
         standing = run(asked.asked, client, again=retry_failed, scenarios_a_task=asked.scenarios_a_task, watch=watch)
     files = write_tables(asked, standing)
     if not quiet:

@@ -44,7 +44,12 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         ) as client:
             yield client
 
-    asked: dict[str, Any] = {"scenarios": (ONE, TWO)}
+    asked: dict[str, Any] = {"scenarios": (ONE, TWO), "compiled": 0}
+
+    def compile_first(tell: Any) -> None:
+        asked["compiled"] += 1
+
+    monkeypatch.setattr("spinedose.cli.batch.compile_first", compile_first)
     monkeypatch.setattr(batch, "open_client", in_threads)
     monkeypatch.setattr(batch, "visible_devices", lambda backend: ())
     monkeypatch.setattr(batch, "write_tables", lambda study, standing: (tmp_path / "values.csv",))
@@ -60,6 +65,17 @@ def test_a_whole_study_ends_well(study: dict[str, Any], tmp_path: Path) -> None:
     assert "Not for clinical use" in done.output
     assert study["options"]["workers"] == 3
     assert "Computed now: 0." in run("STUDY.toml").output
+
+
+def test_code_is_compiled_before_for_workers_of_this_computer_without_a_gpu(
+    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("STUDY.toml")
+    assert study["compiled"] == 1
+    run("STUDY.toml", "--scheduler", "tcp://somewhere:8786")
+    monkeypatch.setattr(batch, "visible_devices", lambda backend: ("0",))
+    run("STUDY.toml")
+    assert study["compiled"] == 1
 
 
 def test_what_is_refused_shows_in_the_exit_code_and_on_the_error_stream(study: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Beams that tests make up."""
+"""Beams and a density curve that tests make up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from spinedose.hu_curve import HuCurve
 from spinedose.plan import Beam
+
+ROUND_CURVE = HuCurve(
+    name="round",
+    hu=np.array([-1000.0, 0.0, 2000.0]),
+    mass_density=np.array([0.001, 1.0, 3.0]),
+    electron_density=np.array([0.001, 1.0, 2.7]),
+    provenance="made up for this test",
+)
+"""Round numbers: 0 at -1000, 1 g/cm3 at 0, 3 g/cm3 at 2000; electrons 0.9 of that above water."""
 
 
 def beam_of(**changes: Any) -> Beam:

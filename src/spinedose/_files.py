@@ -1,8 +1,11 @@
-"""Files that a user names: text that is read, and places that may be written to."""
+"""Files that a user names: text that is read, places that may be written to, and files that are whole or not there."""
 
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spinedose.errors import InvalidInput
@@ -15,6 +18,37 @@ def expect_replaceable(path: str | os.PathLike[str]) -> None:
         raise InvalidInput(
             f"The output '{place}' is a device or a pipe, and no file", "it would be replaced", "Name a file"
         )
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A place beside a file to write it to; at the end it is renamed, so that the file is complete or not there.
+
+    Parameters
+    ----------
+    path : Path
+        The file; replaced when it exists. Its folder must exist.
+
+    Raises
+    ------
+    InvalidInput
+        If it is a device or a pipe.
+    """
+    expect_replaceable(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text and the end of its last line, in UTF-8, whole or not at all; see `aside`."""
+    with aside(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def read_text(path: Path, what: str) -> str:

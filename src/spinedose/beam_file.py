@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside
 from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.machine import SCHEMA_VERSION, BeamModel
 
@@ -141,14 +140,8 @@ def write_beam(model: BeamModel, folder: str | Path) -> Path:
     if not re.fullmatch(r"[\w.+-]+", model.energy) or model.energy in (".", "..", "machine"):
         raise InvalidInput(f"The energy '{model.energy}' is no file name", "the beam's file is named after it")
     path = Path(folder) / f"{model.energy}.toml"
-    expect_replaceable(path)
-    text = beam_toml(model)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(text, encoding="utf-8", newline="\n")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with aside(path) as part:
+        part.write_text(beam_toml(model), encoding="utf-8", newline="\n")
     return path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from made_up import ROUND_CURVE as CURVE
 from spinedose._resources import folder
 from spinedose.assignments import Assignment
 from spinedose.couches import (
@@ -20,20 +21,12 @@ from spinedose.couches import (
     read_couch,
     share_from_below,
 )
-from spinedose.density import CtImage, HuCurve, build_density, calculation_grid, find_body
+from spinedose.density import CtImage, build_density, calculation_grid, find_body
 from spinedose.errors import BeamDataError, InvalidInput
 from spinedose.grid import Grid, Volume
 from spinedose.materials import material
 from spinedose.plan import Beam, Plan
 from spinedose.structures import Structure, StructureSet
-
-CURVE = HuCurve(
-    name="round",
-    hu=np.array([-1000.0, 0.0, 2000.0]),
-    mass_density=np.array([0.001, 1.0, 3.0]),
-    electron_density=np.array([0.001, 1.0, 2.7]),
-    provenance="made up for this test",
-)
 
 COUCH = CouchTop(
     name="slab",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_up import ROUND_CURVE as CURVE
 from spinedose.assignments import Assignment
 from spinedose.density import (
     Body,
@@ -28,15 +29,6 @@ from spinedose.structures import Structure, StructureSet
 
 MASS_TOLERANCE = 1e-6
 """Relative; sums run in float64, results are stored as float32 (6e-8 a voxel, and errors average)."""
-
-# A made-up curve with round numbers: 0 at -1000, 1 g/cm3 at 0, 3 g/cm3 at 2000; electrons 0.9 of that above water.
-CURVE = HuCurve(
-    name="round",
-    hu=np.array([-1000.0, 0.0, 2000.0]),
-    mass_density=np.array([0.001, 1.0, 3.0]),
-    electron_density=np.array([0.001, 1.0, 2.7]),
-    provenance="made up for this test",
-)
 
 
 def _everywhere(ct: CtImage) -> Body:

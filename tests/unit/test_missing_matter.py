@@ -7,21 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from made_up import ROUND_CURVE as CURVE
 from spinedose.assignments import Assignment
-from spinedose.density import Body, CtImage, HuCurve, find_body
+from spinedose.density import Body, CtImage, find_body
 from spinedose.grid import Grid, Volume
 from spinedose.missing_matter import MOST_BEYOND_CM, cut_ends, missing_in_body, through_ends
 from spinedose.plan import Beam, Plan
 from spinedose.setup import Setup
 from spinedose.structures import Structure, StructureSet
 
-CURVE = HuCurve(
-    name="round",
-    hu=np.array([-1000.0, 0.0, 2000.0]),
-    mass_density=np.array([0.001, 1.0, 3.0]),
-    electron_density=np.array([0.001, 1.0, 2.7]),
-    provenance="made up for this test",
-)
 RADIUS, LENGTH = 10.0, 24.0
 STEP = 0.4
 GRID = Grid((-15.8, -15.8, -11.8), (STEP, STEP, STEP), (60, 80, 80))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from spinedose._files import expect_replaceable
+from spinedose._files import expect_replaceable, write_text
 from spinedose.beam_file import write_beam
-from spinedose.cli._shared import check_target, write_text
+from spinedose.cli._shared import check_target
 from spinedose.dicom.structures import write_structures
 from spinedose.errors import InvalidInput
 from spinedose.machine import read_machine

@@ -117,10 +117,9 @@ class Results:
         finally:
             mark.unlink(missing_ok=True)
 
-    def marks(self, run: str, key: str = "") -> list[Path]:
-        """Marks that a run left, or those of one result: while nobody is at work on it, its deaths."""
-        pattern = f"{key[:2]}/.{key}.{run}.*.mark" if key else f"*/.*.{run}.*.mark"
-        return sorted(self.folder.glob(pattern))
+    def marks(self, run: str) -> dict[Path, str]:
+        """Marks that a run left, with the key of the result that was computed: its deaths, while nobody is at work."""
+        return {mark: mark.name.split(".")[1] for mark in self.folder.glob(f"*/.*.{run}.*.mark")}
 
     def sweep(self) -> int:
         """Remove files that were begun and never renamed, and old marks; say how many. Younger ones may be in work."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -311,9 +312,9 @@ def _hand_out(client: Client, chunks: Sequence[Chunk], results: Results) -> dict
     from distributed.scheduler import KilledWorker
 
     waiting, reasons = as_completed(loop=client.loop), {}
-    pending: dict[Future[int], tuple[Chunk, set[Path]]] = {}
+    pending: dict[Future[int], tuple[Chunk, Set[Path]]] = {}
 
-    def hand_out(chunk: Chunk, seen: set[Path]) -> None:
+    def hand_out(chunk: Chunk, seen: Set[Path]) -> None:
         future = client.submit(compute_chunk, chunk, pure=False, retries=RETRIES)
         pending[future] = (chunk, seen)
         waiting.add(future)
@@ -326,14 +327,14 @@ def _hand_out(client: Client, chunks: Sequence[Chunk], results: Results) -> dict
             continue
         error = future.exception() if future.status == "error" else None
         missing = [job for job in chunk.jobs if results.read(job.key) is None]
-        if isinstance(error, KilledWorker) and (marks := set(results.marks(chunk.run))) - seen:
+        if isinstance(error, KilledWorker) and (marks := results.marks(chunk.run)).keys() - seen:
             # without a new mark, workers die before they come to a scenario: that would never end
-            own = {job.key: len(results.marks(chunk.run, job.key)) for job in missing}
-            again = [(job,) for job in missing if 0 < own[job.key] <= DEATHS_OF_A_TASK]
-            waited = tuple(job for job in missing if not own[job.key])
+            deaths = Counter(marks.values())
+            again = [(job,) for job in missing if 0 < deaths[job.key] <= DEATHS_OF_A_TASK]
+            waited = tuple(job for job in missing if not deaths[job.key])
             for jobs in (*again, waited) if waited else again:
-                hand_out(replace(chunk, jobs=jobs), marks)
-            missing = [job for job in missing if own[job.key] > DEATHS_OF_A_TASK]
+                hand_out(replace(chunk, jobs=jobs), marks.keys())
+            missing = [job for job in missing if deaths[job.key] > DEATHS_OF_A_TASK]
         for job in missing:
             reasons[job.key] = _short(error)
             log.warning("'%s' of %s was not computed: %s", job.scenario.name, chunk.patient.name, _short(error))

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from spinedose._files import expect_replaceable
+from spinedose._files import write_text
 from spinedose.batch.identity import program
 from spinedose.batch.results import Results
 from spinedose.batch.run import Line, Standing
@@ -49,11 +49,7 @@ def write_tables(study: StudyFile, standing: Standing) -> tuple[Path, ...]:
         if study.with_parquet and table.rows:
             written.append(write_parquet(table, folder / f"{name}.parquet"))
     text = json.dumps(_about(study, standing), indent=2, ensure_ascii=False, allow_nan=False)
-    expect_replaceable(folder / "study.json")
-    aside = folder / ".study.json.part"
-    aside.write_text(text + "\n", encoding="utf-8")
-    written.append(aside.replace(folder / "study.json"))
-    return tuple(written)
+    return (*written, write_text(folder / "study.json", text))
 
 
 def make_tables(results: Results, standing: Standing) -> dict[str, Table]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -238,17 +237,6 @@ def check_folder(folder: Path) -> None:
         raise InvalidInput(
             f"Nothing can be written into the folder '{folder}'", error.strerror or str(error), "Choose another place"
         ) from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file aside and rename it, so that it is complete or not there."""
-    expect_replaceable(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside, expect_replaceable
 from spinedose._version import __version__
 from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
 from spinedose.cli._shared import NO_PICTURES, check_folder, progress_bar, show_warnings
@@ -305,12 +305,8 @@ def _fit(job: _Job, start: Path, report: Callable[[str, float], None]) -> _Done:
     )  # fmt: skip
     target = job.output / "machine.toml"
     if not target.exists():
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            shutil.copyfile(start / "machine.toml", aside)
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(target) as part:
+            shutil.copyfile(start / "machine.toml", part)
     written = write_beam(model, job.output)
     lines = [*verdict, f"Written: {written}, {target}", *pages, f"Use it with --machine {job.output}"]
     return _Done(lines, warnings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spinedose._files import write_text
 from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
 from spinedose.cli._shared import (
     NO_PICTURES,
@@ -36,7 +37,6 @@ from spinedose.cli._shared import (
     couch_and_surface,
     progress_bar,
     show_warnings,
-    write_text,
 )
 from spinedose.units import CM_PER_MM, MM_PER_CM
 

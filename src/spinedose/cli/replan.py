@@ -36,7 +36,7 @@ from spinedose.cli._shared import (
     show_warnings,
 )
 from spinedose.errors import InvalidInput
-from spinedose.units import CM_PER_MM, MM_PER_CM
+from spinedose.units import CM_PER_MM
 
 if TYPE_CHECKING:
     from spinedose.scenarios import Outcome, Scenario, Summary
@@ -134,7 +134,7 @@ def replan(
     assignments = tuple(assignment(text) for text in material or ())
     couch_top, couch_surface_mm = couch_and_surface(couch)
     names = chosen_structures(chosen or [])
-    shifts, turns = _amounts(shifts_mm, "--shifts-mm", "mm"), _amounts(turns_deg, "--turns-deg", "degrees")
+    shifts, turns = _amounts(shifts_mm, "--shifts-mm"), _amounts(turns_deg, "--turns-deg")
     check_spacing(spacing_mm)
     if random < 0:
         raise InvalidInput(f"--random {random} cannot be used", "it counts treatments", "Give a number from 1")
@@ -201,11 +201,11 @@ def replan(
     show_warnings((*outcomes[0].warnings, *_usual(random, sizes), *_of_scenarios(outcomes)))
 
 
-def _amounts(text: str | None, option: str, unit: str) -> tuple[float, ...]:
+def _amounts(text: str | None, option: str) -> tuple[float, ...]:
     """Positive numbers from `1,2`."""
-    from spinedose.setup import MOST_CM, MOST_DEG
+    from spinedose.scenarios.reading import largest
 
-    most = MM_PER_CM * MOST_CM if unit == "mm" else MOST_DEG
+    most, unit = largest(option)
     try:
         found = tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError:
@@ -225,14 +225,13 @@ def _amounts(text: str | None, option: str, unit: str) -> tuple[float, ...]:
 
 def _prove_sizes(systematic_mm: float, random_mm: float, systematic_deg: float, random_deg: float) -> None:
     """Refuse standard deviations of setup errors that cannot be meant."""
-    from spinedose.scenarios.sampling import MOST_ERROR_CM, MOST_ERROR_DEG
+    from spinedose.scenarios.reading import largest
 
-    for option, value, most, unit in (
-        ("--systematic-mm", systematic_mm, MM_PER_CM * MOST_ERROR_CM, "mm"),
-        ("--random-mm", random_mm, MM_PER_CM * MOST_ERROR_CM, "mm"),
-        ("--systematic-deg", systematic_deg, MOST_ERROR_DEG, "degrees"),
-        ("--random-deg", random_deg, MOST_ERROR_DEG, "degrees"),
-    ):
+    for option, value in (
+        ("--systematic-mm", systematic_mm), ("--random-mm", random_mm),
+        ("--systematic-deg", systematic_deg), ("--random-deg", random_deg),
+    ):  # fmt: skip
+        most, unit = largest(option, is_deviation=True)
         if not 0 <= value <= most:  # also when it is not a number
             why = f"a standard deviation is 0 to {most:g} {unit}"
             raise InvalidInput(f"{option} {value:g} cannot be used", why, "Correct it")

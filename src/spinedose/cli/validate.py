@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spinedose._files import write_text
 from spinedose.cli._app import NOT_CLINICAL, app, plain_errors
-from spinedose.cli._shared import BackendOption, check_target, progress_bar, show_warnings, write_text
+from spinedose.cli._shared import BackendOption, check_target, progress_bar, show_warnings
 
 if TYPE_CHECKING:
     from spinedose.validate import Results

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside
 from spinedose._version import __version__
 from spinedose.dicom._reading import PathLike, open_dicom, quiet_pydicom
 from spinedose.errors import InvalidInput, UnreadableFile
@@ -182,21 +180,15 @@ def save_aside(dataset: Dataset, path: PathLike) -> Path:
         If it cannot be written, or is a device or a pipe; nothing is left behind then.
     """
     path = Path(path)
-    expect_replaceable(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with quiet_pydicom(), aside.open("xb") as file:
+        with aside(path) as part, quiet_pydicom(), part.open("xb") as file:
             dataset.save_as(file, enforce_file_format=True)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
         raise InvalidInput(
             f"'{path}' cannot be written", str(error.strerror or error), "Choose another place"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
     return path
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside
 from spinedose.errors import InvalidInput
 
 
@@ -17,13 +16,9 @@ def written_whole(path: Path, content: bytes) -> Path:
     InvalidInput
         If the file cannot be written; then nothing is left of it.
     """
-    expect_replaceable(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
+        with aside(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise InvalidInput(f"The report '{path}' cannot be written", str(error.strerror or error)) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside, expect_replaceable
 from spinedose._version import __version__
 from spinedose.agreement import Agreement, Judgement, agreement_of, is_output_factor
 from spinedose.commission import Curve, Fitted
@@ -128,12 +127,8 @@ def write_report(
         pictures = [_draw(figure_class, folder, *sheet, facts.title) for sheet in _sheets(found, apart)]
         _remove_old(folder, {picture.path.name for picture in pictures})
         text = _page(facts, found, apart, pictures)
-        aside = page.with_name(f".{page.name}.{os.getpid()}.part")
-        try:
-            aside.write_text(text, encoding="utf-8", newline="\n")
-            aside.replace(page)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(page) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InvalidInput(f"The report '{page}' cannot be written", str(error.strerror or error)) from error
     return (page, *(picture.path for picture in pictures))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside
 from spinedose.compare.dvh import Dvh, dvh
 from spinedose.density import CtImage
 from spinedose.errors import InvalidInput, SpinedoseError
@@ -438,11 +438,6 @@ def _sign(figure: Any) -> None:
 
 def _save(figure: Any, path: Path) -> Path:
     """Write aside, then rename: no half-written picture."""
-    expect_replaceable(path)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(aside, dpi=130, format="png")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with aside(path) as part:
+        figure.savefig(part, dpi=130, format="png")
     return path

@@ -217,9 +217,16 @@ def _setup(table: Mapping[str, Any], where: str) -> Setup:
     return Setup(x, y, z, pitch, roll, yaw)
 
 
+def largest(name: str, *, is_deviation: bool = False) -> tuple[float, str]:
+    """Largest shift, turn or standard deviation that can be meant, and its unit, by the end of a key or an option."""
+    if name.endswith("mm"):
+        return MM_PER_CM * (MOST_ERROR_CM if is_deviation else MOST_CM), "mm"
+    return (MOST_ERROR_DEG if is_deviation else MOST_DEG), "degrees"
+
+
 def _amount(key: str, value: float, where: str) -> float:
     """A shift or a turn as it is, or a refusal in the unit of the file."""
-    most, unit = (MM_PER_CM * MOST_CM, "mm") if "_mm" in key else (MOST_DEG, "degrees")
+    most, unit = largest(key)
     if abs(value) > most:
         raise InvalidInput(f"{where}: '{key}' is {value:g}", f"up to {most:g} {unit} either way can be meant")
     return value
@@ -227,7 +234,7 @@ def _amount(key: str, value: float, where: str) -> float:
 
 def _deviation(key: str, value: float, where: str) -> float:
     """A standard deviation as it is, or a refusal in the unit of the file."""
-    most, unit = (MM_PER_CM * MOST_ERROR_CM, "mm") if key.endswith("_mm") else (MOST_ERROR_DEG, "degrees")
+    most, unit = largest(key, is_deviation=True)
     if not 0 <= value <= most:
         raise InvalidInput(f"{where}: '{key}' is {value:g}", f"a standard deviation is 0 to {most:g} {unit}")
     return value

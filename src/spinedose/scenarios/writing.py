@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spinedose._files import expect_replaceable
+from spinedose._files import aside, write_text
 from spinedose._version import __version__
 from spinedose.compare.metrics import without_nan
 from spinedose.errors import InvalidInput, SpinedoseError
@@ -87,7 +86,7 @@ def write_study(
             if "parquet" in wanted:
                 written.append(write_parquet(table, folder / f"{name}.parquet"))
         text = json.dumps(_about(found, metadata), indent=2, ensure_ascii=False, allow_nan=False)
-        written.append(_whole(folder / "study.json", lambda path: path.write_text(text + "\n", encoding="utf-8")))
+        written.append(write_text(folder / "study.json", text))
     except OSError as error:
         raise InvalidInput(f"Tables cannot be written into '{folder}'", error.strerror or str(error)) from error
     return tuple(written)
@@ -126,7 +125,10 @@ def write_csv(table: Table, path: str | Path) -> Path:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(table.columns)
     writer.writerows([as_text(cell) for cell in row] for row in table.rows)
-    return _whole(Path(path), lambda aside: aside.write_bytes(text.getvalue().encode()))
+    path = Path(path)
+    with aside(path) as part:
+        part.write_bytes(text.getvalue().encode())
+    return path
 
 
 def write_parquet(table: Table, path: str | Path) -> Path:
@@ -139,7 +141,10 @@ def write_parquet(table: Table, path: str | Path) -> Path:
     """
     pyarrow, parquet = _pyarrow()
     made = pyarrow.table({name: _array(pyarrow, table.column(name)) for name in table.columns})
-    return _whole(Path(path), lambda aside: parquet.write_table(made, aside))
+    path = Path(path)
+    with aside(path) as part:
+        parquet.write_table(made, part)
+    return path
 
 
 def _array(pyarrow: Any, cells: Sequence[Cell]) -> Any:
@@ -159,15 +164,3 @@ def _pyarrow() -> tuple[Any, Any]:
             "Parquet files cannot be written", "pyarrow is not installed", "Install it: pip install 'spinedose[study]'"
         ) from None
     return pyarrow, parquet
-
-
-def _whole(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Write aside, then rename: the file is complete or not there."""
-    expect_replaceable(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path

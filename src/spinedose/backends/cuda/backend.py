@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import pairwise
@@ -144,7 +144,7 @@ class CudaBackend(Backend):
     Parameters
     ----------
     xp : module
-        `cupy`, or `numpy` where kernels are compiled for the host.
+        `cupy`, or what stands for it where kernels are compiled for the host.
     compile_kernels : callable
         Takes `code` and `options`, gives an object with `get_function(name)`: `cupy.RawModule`.
     number : int
@@ -179,8 +179,7 @@ class CudaBackend(Backend):
 
     def use(self) -> None:
         """Make the device the current one of the calling thread, for what is done with its arrays between stages."""
-        if hasattr(self.xp, "cuda"):
-            self.xp.cuda.Device(self.number).use()
+        self.xp.cuda.Device(self.number).use()
 
     @contextmanager
     def context(self) -> Iterator[None]:
@@ -192,7 +191,7 @@ class CudaBackend(Backend):
                 "Start worker processes by 'spawn' (multiprocessing.get_context), and select the backend there",
             )
         try:
-            with self.xp.cuda.Device(self.number) if hasattr(self.xp, "cuda") else nullcontext():
+            with self.xp.cuda.Device(self.number):
                 yield
         except MemoryError as error:
             raise OutOfMemory(
@@ -205,8 +204,7 @@ class CudaBackend(Backend):
     @_on_device
     def finish(self) -> None:
         """See `Backend.finish`."""
-        if hasattr(self.xp, "cuda"):
-            self.xp.cuda.get_current_stream().synchronize()
+        self.xp.cuda.get_current_stream().synchronize()
 
     @_on_device
     def load(
@@ -510,7 +508,7 @@ class CudaBackend(Backend):
     @_on_device
     def to_host(self, array: Any) -> NDArray[Any]:
         """See `Backend.to_host`; large arrays through memory that the device can write to itself, ten times faster."""
-        if array.nbytes < LARGE_BYTES or not (hasattr(array, "get") and hasattr(self.xp, "cuda")):
+        if array.nbytes < LARGE_BYTES or not hasattr(array, "get"):
             small: NDArray[Any] = on_host(array)
             return small
         memory = self.xp.cuda.alloc_pinned_memory(array.nbytes)
@@ -583,8 +581,7 @@ class CudaBackend(Backend):
 
     def _forget(self) -> None:
         """Give memory that is kept for later back to the device."""
-        if hasattr(self.xp, "get_default_memory_pool"):
-            self.xp.get_default_memory_pool().free_all_blocks()
+        self.xp.get_default_memory_pool().free_all_blocks()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -153,6 +153,13 @@ class TestOutline:
         (said,) = missing_in_body(scan(), find_body(scan(), outlined(9.0)), CURVE, outlined(9.0))
         assert said.text.startswith("On 100 % of the outline") and "mm typically" in said.text
 
+    def test_an_outline_that_is_too_small_on_one_side(self) -> None:
+        """Drawn off centre, it touches the skin on the right; two thirds of it lie deeper than 5 mm."""
+        body = Body(Volume(GRID, cylinder(RADIUS - 1.2, (-1.0, 0.0))), "structure 'BODY'")
+        (said,) = missing_in_body(scan(), body, CURVE)
+        assert said.code == "body_too_small"
+        assert 50 < float(said.text.split()[1]) < 80
+
     def test_a_couch_under_the_patient_is_none(self) -> None:
         """A solid top, 30 cm wide and 5 cm thick, that a third of a flat body lies on."""
         y = GRID.axes_cm[1]
